@@ -1,0 +1,413 @@
+"""The nightly run on one machine: pings scattered into buckets, then a map of one kernel over the buckets."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from importlib.metadata import version
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from travelcard.cards import cards
+from travelcard.errors import GateError, InputError
+from travelcard.ingest import Counts, Inventory, Piece, Reading, Sieve, pieces_of, refuse_misread, sieve, sift
+from travelcard.places import Places
+from travelcard.policy import Policy, Risk
+from travelcard.schema import CARDS, REJECTS, RUNS, STAYS
+from travelcard.stays import Names, buckets_of, id_codes, lay, number, scatter, stays_of_bucket, stays_table
+from travelcard.store import Store, Written
+from travelcard.window import visits_of_sorted, window_of, without_corrected
+
+__all__ = ["run"]
+
+Report = Callable[[dict[str, Any]], None]
+Progress = Callable[[str, int, int], None]
+MAX_REJECTED = 0.5  # the share of rejected pings above which a day is refused: something is wrong with its input
+
+
+def _quiet(*_: object) -> None:
+    """Report to nobody."""
+
+
+def threads_here() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _pool() -> Iterator[ThreadPoolExecutor]:
+    """A thread per processor; when one fails, what has not begun is dropped."""
+    pool = ThreadPoolExecutor(threads_here())
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# ---------------------------------------------------------------------------------------------------- pings -> stays
+
+
+@dataclass(slots=True)
+class _Hand:
+    """What one thread has scattered: per block (ids, events, starts of the buckets); text ids numbered by itself."""
+
+    blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    rejects: list[pa.Table] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)
+    names: Names | None = None
+    seen: set[str] = field(default_factory=set)
+
+
+def _read(piece: Piece, hand: _Hand, reading: Reading, wanted: Sieve, buckets: int) -> None:
+    """Sift a piece of the input and scatter its clean pings into buckets."""
+    for batch in piece.batches():
+        sifted = sift(batch, reading, wanted)
+        hand.counts.add(sifted.counts)
+        if sifted.rejects is not None:
+            hand.rejects.append(sifted.rejects)
+        if isinstance(sifted.ids, pa.Array):
+            hand.seen.add("string")
+            hand.names = hand.names or Names()
+            ids = hand.names.number(sifted.ids, sifted.events)
+            bucket = hand.names.buckets(ids, buckets)
+        else:
+            hand.seen.add("integer")
+            ids = sifted.ids
+            bucket = buckets_of(ids, buckets)
+        hand.blocks.append(scatter(ids, sifted.events, bucket, buckets))
+
+
+def _scattered(
+    pieces: Sequence[Piece], reading: Reading, wanted: Sieve, buckets: int, progress: Progress
+) -> list[_Hand]:
+    """Every piece read, each by one thread into that thread's hand."""
+    hands: list[_Hand] = []
+    free: list[_Hand] = []
+    lock = Lock()
+    total, done = sum(piece.rows for piece in pieces), 0
+
+    def task(piece: Piece) -> int:
+        with lock:
+            hand = free.pop() if free else _Hand()
+            if hand not in hands:
+                hands.append(hand)
+        _read(piece, hand, reading, wanted, buckets)
+        with lock:
+            free.append(hand)
+        return piece.rows
+
+    with _pool() as pool:
+        for rows in pool.map(task, pieces):
+            done += rows
+            progress("read", done, total)
+    return hands
+
+
+def _names_of(hands: Sequence[_Hand]) -> tuple[pa.Array | None, list[np.ndarray | None]]:
+    """All text subscribers in order, and for each hand its numbers -> place in that order; None for integers."""
+    with_names = [hand.names for hand in hands if hand.names is not None]
+    if not with_names:
+        return None, [None] * len(hands)
+    every = with_names[0]
+    to_every = {id(every): np.arange(len(every))}
+    for other in with_names[1:]:
+        to_every[id(other)] = every.number(other.texts(), np.zeros(len(other), np.uint32))
+    order, rank = every.ranked()
+    return order, [None if hand.names is None else rank[to_every[id(hand.names)]] for hand in hands]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a step of a run did, as it is reported and kept in the ledger."""
+
+    step: str
+    day: date
+    seconds: float
+    counts: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"step": self.step, "day": self.day.isoformat(), **self.counts, "seconds": round(self.seconds, 3)}
+
+
+def run_stays(
+    store: Store,
+    *,
+    day: date,
+    pings: Any,
+    cells: Inventory | None = None,
+    places: Places | None = None,
+    reading: Reading | None = None,
+    max_rejected: float = MAX_REJECTED,
+    progress: Progress = _quiet,
+) -> Step:
+    """The first half of a night: one day's pings to that day's stays and rejects, in one transaction each.
+
+    Whatever the store held for the day is replaced. Raises `InputError` for input that cannot be read and `GateError`
+    when more than `max_rejected` of the pings are rejected; either way nothing is published.
+    """
+    began, started = time.perf_counter(), datetime.now(UTC)
+    reading = reading or Reading()
+    layout = store.layout
+    wanted = sieve(day, cells=cells, places=places, tz=layout.tz)
+    pieces = pieces_of(pings, reading, day)
+    hands = _scattered(pieces, reading, wanted, layout.buckets, progress)
+    counts = Counts()
+    for hand in hands:
+        counts.add(hand.counts)
+    _accept(counts, wanted, day, max_rejected)
+    kinds = set().union(*(hand.seen for hand in hands))
+    if len(kinds) > 1:
+        raise InputError(f"{day}: some files have integer subscribers and some have strings: set subscriber_type")
+    layout = store.create(kinds.pop())
+    names, ranks = _names_of(hands)
+    codes = pa.array(wanted.codes)
+
+    def task(bucket: int) -> tuple[Written | None, int, int]:
+        ids, events = [], []
+        for hand, rank in zip(hands, ranks, strict=True):
+            for block_ids, block_events, starts in hand.blocks:
+                part = slice(starts[bucket], starts[bucket + 1])
+                ids.append(block_ids[part] if rank is None else rank[block_ids[part]])
+                events.append(block_events[part])
+        unique, columns, merged = stays_of_bucket(np.concatenate(ids), np.concatenate(events), layout.max_silence_s)
+        if not len(unique):
+            return None, 0, 0
+        table = stays_table(unique, names, codes, columns, wanted.start)
+        return store.write(STAYS, table, {"day": day, "bucket": bucket}), len(unique), merged
+
+    files: list[Written] = []
+    subscribers = merged = 0
+    with _pool() as pool:
+        for written, people, repeated in pool.map(task, range(layout.buckets)):
+            files += [written] if written is not None else []
+            subscribers += people
+            merged += repeated
+            progress("stays", len(files), layout.buckets)
+    rejects = [table for hand in hands for table in hand.rejects]
+    lost = pa.concat_tables([REJECTS.arrow().empty_table(), *rejects]).sort_by(
+        [("file", "ascending"), ("row", "ascending")]
+    )
+    store.publish(REJECTS, [store.write(REJECTS, lost, {"day": day})] if len(lost) else [], {"day": day})
+    store.publish(STAYS, files, {"day": day})
+    summary = {
+        "read": counts.read,
+        "clean": counts.clean,
+        "merged": merged,
+        "rejected": counts.by_reason(),
+        "subscribers": subscribers,
+        "stays": sum(f.rows for f in files),
+    }
+    step = Step("stays", day, time.perf_counter() - began, summary)
+    _record(store, step, started, settings={"pings": pings if isinstance(pings, str) else "table"})
+    return step
+
+
+def _accept(counts: Counts, wanted: Sieve, day: date, max_rejected: float) -> None:
+    """Refuse a day that was misread or of which too much was rejected."""
+    refuse_misread(counts, wanted, str(day))
+    rejected = counts.read - counts.clean
+    if counts.read == 0 or rejected > max_rejected * counts.read:
+        why = (
+            ", ".join(f"{n / counts.read:.0%} {reason}" for reason, n in counts.by_reason().items()) or "no ping at all"
+        )
+        raise GateError(
+            f"{day}: {rejected} of {counts.read} pings are rejected ({why}; limit {max_rejected:.0%}); are the columns, "
+            "the day's cell inventory and the time zone right? nothing published"
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- stays -> cards
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    """Sorted files of several days, laid one after the other, as one table sorted by (subscriber, arrive, place).
+
+    Days are in order and subscribers never meet, so a stable grouping by subscriber is all the sorting it takes.
+    """
+    ids, _ = id_codes(table["subscriber"])
+    numbers, unique, counts = number(ids)
+    rows, _ = lay(numbers, counts, np.argsort(unique))
+    return table.take(pa.array(rows))
+
+
+def run_cards(
+    store: Store,
+    *,
+    as_of: date,
+    policy: Policy,
+    places: Places,
+    risk: Risk | None = None,
+    statuses: Any = None,
+    progress: Progress = _quiet,
+) -> Step:
+    """The second half of a night: the stays of the window to every subscriber's card, in one transaction.
+
+    No ping is read, so a changed policy or risk list runs just this. Days of the window that were never run are in the
+    result as `missing`; with none at all it raises `InputError`.
+    """
+    began, started = time.perf_counter(), datetime.now(UTC)
+    if not store.exists:
+        raise InputError(f"{store.root} holds no stays yet: run `travelcard run DAY` first")
+    layout = store.create(store.layout.subscribers)
+    first, _ = window_of(as_of, policy.days)
+    window = [first + timedelta(days=i) for i in range(policy.days)]
+    held = set(store.days("stays"))
+    missing = [day for day in window if day not in held]
+    if len(missing) == len(window):
+        raise InputError(
+            f"no day of the window of {as_of} ({window[0]} to {window[-1]}) was ever run: nothing published"
+        )
+    paths: dict[int, list[str]] = {}
+    for values, path in store.files("stays"):
+        if date.fromisoformat(values["day"]) in window:
+            paths.setdefault(int(values["bucket"]), []).append(path)
+    corrections = store.corrections()
+    known = None if statuses is None else _by_bucket(statuses, layout.buckets)
+    colours: dict[str, int] = {}
+
+    def task(bucket: int) -> tuple[Written | None, dict[str, int]]:
+        table = store.read("stays", sorted(paths.get(bucket, [])))
+        table = _sorted(table)
+        seen = table["subscriber"]
+        kept = table if corrections.is_empty() else without_corrected(table, corrections, layout.tz)
+        visits = visits_of_sorted(kept, as_of=as_of, policy=policy, tz=layout.tz, max_silence=layout.max_silence_s)
+        made = cards(
+            visits,
+            as_of=as_of,
+            policy=policy,
+            risk=risk,
+            statuses=None if known is None else known.get(bucket),
+            places=places,
+            subscribers=None if kept is table else pl.Series(seen),
+            tz=layout.tz,
+        )
+        if made.is_empty():
+            return None, {}
+        counted = dict(made["colour"].value_counts().iter_rows())
+        return store.write(CARDS, made.to_arrow(), {"as_of": as_of, "bucket": bucket}), counted
+
+    files: list[Written] = []
+    with _pool() as pool:
+        for done, (written, counted) in enumerate(pool.map(task, range(layout.buckets)), 1):
+            files += [written] if written is not None else []
+            for colour, n in counted.items():
+                colours[colour] = colours.get(colour, 0) + n
+            progress("cards", done, layout.buckets)
+    store.publish(CARDS, files, {"as_of": as_of})
+    summary = {
+        "policy": policy.id,
+        "policy_hash": policy.hash,
+        "risk_date": risk.date.isoformat() if risk is not None and risk.date is not None else None,
+        "missing": [day.isoformat() for day in missing],
+        "subscribers": sum(f.rows for f in files),
+        "cards": dict(sorted(colours.items())),
+    }
+    step = Step("cards", as_of, time.perf_counter() - began, summary)
+    _record(store, step, started, settings={"policy": policy.as_dict()})
+    return step
+
+
+def _by_bucket(statuses: Any, buckets: int) -> dict[int, pl.DataFrame]:
+    """The status list cut by bucket."""
+    from travelcard.schema import STATUSES, bucket_of
+
+    table: pl.DataFrame = pl.from_arrow(STATUSES.read(statuses, where="the status list"))  # type: ignore[assignment]
+    if table.is_empty():
+        return {}
+    bucket = pl.Series("bucket", [bucket_of(s, buckets) for s in table["subscriber"]], pl.Int16)
+    return {int(key[0]): part.drop("bucket") for key, part in table.with_columns(bucket).group_by("bucket")}  # type: ignore[call-overload]
+
+
+# ---------------------------------------------------------------------------------------------------- the night
+
+
+def _record(store: Store, step: Step, started: datetime, settings: Mapping[str, Any]) -> None:
+    """One row of the ledger: what ran, on what, with what."""
+    packages = ("travelcard", "numpy", "numba", "pyarrow", "polars", "h3", "deltalake")
+    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    counts = step.counts
+    row = {
+        "day": step.day,
+        "what": step.step,
+        "started": started,
+        "seconds": step.seconds,
+        "read": counts.get("read", 0),
+        "clean": counts.get("clean", 0),
+        "merged": counts.get("merged", 0),
+        "rejected": list(counts.get("rejected", {}).items()),
+        "subscribers": counts["subscribers"],
+        "cards": list(counts.get("cards", {}).items()),
+        "policy": counts.get("policy"),
+        "policy_hash": counts.get("policy_hash"),
+        "risk_date": date.fromisoformat(counts["risk_date"]) if counts.get("risk_date") else None,
+        "missing": [date.fromisoformat(day) for day in counts.get("missing", [])],
+        "versions": json.dumps(versions),
+        "settings": json.dumps({**settings, "layout": {s: getattr(store.layout, s) for s in store.layout.__slots__}}),
+    }
+    table = pa.Table.from_pylist([row], schema=RUNS.arrow())
+    store.publish(RUNS, [store.write(RUNS, table, {})])
+
+
+def run(
+    store: Store,
+    *,
+    day: date,
+    pings: Any,
+    places: Places,
+    cells: Inventory | None = None,
+    policy: Policy | None = None,
+    risk: Risk | None = None,
+    statuses: Any = None,
+    columns: Mapping[str, str] | None = None,
+    time_unit: str | None = None,
+    timezone: str | None = None,
+    subscriber_type: str | None = None,
+) -> tuple[Step, Step]:
+    """One night: the stays of `day`, then every card as of the day after.
+
+    Parameters
+    ----------
+    store
+        Where the tables are, made on first use.
+    day
+        The day that ended; its stays are replaced whole, and so are the cards as of `day` + 1.
+    pings, columns, time_unit, timezone, subscriber_type
+        The day's pings, as for `read_pings`.
+    places
+        Boundaries: the names on the cards, and the places of pings by position.
+    cells
+        The cell map, for pings by cell.
+    policy
+        The card's rules; by default the preset in force on `day` + 1.
+    risk
+        The list of risk areas in force, needed when the policy marks.
+    statuses
+        A table `subscriber`, `status`, `from`, `to`.
+
+    Returns
+    -------
+    tuple of Step
+        What both halves did: counts, seconds.
+
+    Raises
+    ------
+    InputError, GateError
+        Nothing of the half that failed is published.
+    """
+    as_of = day + timedelta(days=1)
+    rules = policy or Policy.in_force(as_of)
+    reading = Reading(columns or {}, time_unit, timezone, subscriber_type)
+    first = run_stays(store, day=day, pings=pings, cells=cells, places=places, reading=reading)
+    second = run_cards(store, as_of=as_of, policy=rules, places=places, risk=risk, statuses=statuses)
+    return first, second

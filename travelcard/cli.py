@@ -1,0 +1,209 @@
+"""The command line: a command parses, calls one library function, prints. Data on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from travelcard import __version__
+from travelcard.errors import TravelcardError
+
+__all__ = ["main"]
+
+app = App(
+    name="travelcard",
+    help="From telecom location records to each number's travel card.",
+    version=__version__,
+    result_action="return_value",
+)
+ConfigPath = Annotated[Path, Parameter(name="--config", help="The configuration file.")]
+CONFIG = Path("travelcard.toml")
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A progress callback: a bar on a terminal, nothing otherwise (each step then prints one JSON line)."""
+    if not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description:>6}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True,
+    ) as bars:  # fmt: skip
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what], completed=done)
+
+        yield show
+
+
+def _tell(step: dict[str, Any]) -> None:
+    """One step's result: a line of JSON, or on a terminal the same as words."""
+    if not sys.stdout.isatty():
+        print(json.dumps(step, ensure_ascii=False))
+        return
+    head = f"{step.pop('step')} {step.pop('day')}"
+    parts = [f"{key} {_words(value)}" for key, value in step.items() if value not in (None, {}, [])]
+    print(f"{head}: {', '.join(parts)}")
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{k} {_words(v)}" for k, v in value.items()) + ")"
+    if isinstance(value, list):
+        return f"({', '.join(map(str, value))})"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@app.command
+def run(day: date, *, config: ConfigPath = CONFIG, policy: str | None = None) -> None:
+    """The nightly run: the stays of DAY, then every card as of the day after.
+
+    Parameters
+    ----------
+    day
+        The day that ended, YYYY-MM-DD.
+    policy
+        A preset, or "dated"; by default what the configuration says.
+    """
+    _stays(day, config)
+    _cards(day + timedelta(days=1), config, policy)
+
+
+@app.command
+def stays(day: date, *, config: ConfigPath = CONFIG) -> None:
+    """The first half of a night: the pings of DAY to its stays.
+
+    Parameters
+    ----------
+    day
+        The day to process, YYYY-MM-DD. What the store holds for it is replaced.
+    """
+    _stays(day, config)
+
+
+@app.command
+def cards(as_of: date, *, config: ConfigPath = CONFIG, policy: str | None = None) -> None:
+    """The second half, alone: every card as of AS_OF from the stays in the store; no ping is read.
+
+    Parameters
+    ----------
+    as_of
+        The day on which the cards are shown, YYYY-MM-DD.
+    policy
+        A preset, or "dated"; by default what the configuration says.
+    """
+    _cards(as_of, config, policy)
+
+
+def _stays(day: date, config: Path) -> None:
+    from travelcard.batch import run_stays
+    from travelcard.config import Config
+
+    settings = Config.read(config)
+    source, reading = settings.ping_source(), settings.reading()
+    store = settings.open_store()
+    with _progress() as progress:
+        step = run_stays(
+            store,
+            day=day,
+            pings=settings.at(source.path),
+            cells=settings.cell_map(store),
+            places=settings.boundaries,
+            reading=reading,
+            max_rejected=settings.gate.max_rejected,
+            progress=progress,
+        )
+    _tell(step.as_dict())
+
+
+def _cards(as_of: date, config: Path, policy: str | None) -> None:
+    from travelcard.batch import run_cards
+    from travelcard.config import Config
+
+    settings = Config.read(config)
+    rules = settings.rules(as_of, policy)
+    with _progress() as progress:
+        step = run_cards(
+            settings.open_store(),
+            as_of=as_of,
+            policy=rules,
+            places=settings.boundaries,
+            risk=settings.risk_on(as_of, rules),
+            statuses=settings.status_list(as_of),
+            progress=progress,
+        )
+    _tell(step.as_dict())
+
+
+Language = Annotated[Literal["zh", "en"], Parameter(name="--language", help="zh or en.")]
+AsOf = Annotated[date | None, Parameter(name="--as-of", help="The day the card is shown; the newest by default.")]
+
+
+@app.command
+def card(
+    subscriber: str, *, as_of: AsOf = None, json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    language: Language = "zh", config: ConfigPath = CONFIG,
+) -> None:  # fmt: skip
+    """One subscriber's card, as it is shown.
+
+    Parameters
+    ----------
+    subscriber
+        The number (or pseudonym) as the store keys it.
+    json_
+        As JSON.
+    """
+    from travelcard.config import Config
+
+    shown = Config.read(config).open_store().card(subscriber, as_of=as_of)
+    print(json.dumps(shown.as_dict(), ensure_ascii=False, indent=2) if json_ else shown.text(language))
+
+
+@app.command
+def explain(
+    subscriber: str, *, as_of: AsOf = None, json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    language: Language = "zh", config: ConfigPath = CONFIG,
+) -> None:  # fmt: skip
+    """The evidence behind a card: stays, transit, rule, risk areas, corrections.
+
+    Parameters
+    ----------
+    subscriber
+        The number (or pseudonym) as the store keys it.
+    json_
+        As JSON.
+    """
+    from travelcard.config import Config
+
+    settings = Config.read(config)
+    evidence = settings.explanation(subscriber, as_of)
+    print(json.dumps(evidence.as_dict(), ensure_ascii=False, indent=2) if json_ else evidence.text(language))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: exit code 0 done, 1 refused (in one line on stderr), 2 usage."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        print(f"usage: {error}", file=sys.stderr)
+        sys.exit(2)
+    except TravelcardError as error:
+        print(f"refused: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("stopped: nothing more was published", file=sys.stderr)
+        sys.exit(130)

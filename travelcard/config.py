@@ -1,0 +1,190 @@
+"""What travelcard.toml says: every key, its default, and the things that a run needs made from it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import date, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from travelcard import places
+from travelcard.cells import CellMap
+from travelcard.errors import InputError
+from travelcard.ingest import Reading
+from travelcard.policy import Policy, Risk, read_risk, risk_in_force
+from travelcard.store import Layout, Store
+
+__all__ = ["Config"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Pings(_Section):
+    """Where a day's pings are and how they are to be read."""
+
+    path: str
+    columns: Mapping[str, str] = Field(default_factory=dict)
+    time_unit: Literal["s", "ms", "us"] | None = None
+    timezone: str | None = None
+    subscriber_type: Literal["integer", "string"] | None = None
+
+
+class Cells(_Section):
+    """The cell inventory, or a cell map saved from one."""
+
+    path: str
+
+
+class PlacesFile(_Section):
+    """A carrier's own boundaries, as `Places.save` writes them; without it China's of 2022 are taken."""
+
+    path: str
+
+
+class PolicyChoice(_Section):
+    """A preset by name, ``dated`` for the one in force, or a file of one's own."""
+
+    preset: str = "dated"
+    path: str | None = None
+
+
+class Listed(_Section):
+    """A file that changes with the day: ``{day}`` in its path is the date it is dated."""
+
+    path: str
+
+
+class Gate(_Section):
+    """Above which share of rejected pings a day is refused."""
+
+    max_rejected: float = Field(0.5, ge=0, le=1)
+
+
+class Config(BaseSettings):
+    """travelcard.toml. Environment variables win over it: ``TRAVELCARD_STORE``, ``TRAVELCARD_PINGS__PATH``.
+
+    Relative paths are relative to the folder of the file.
+    """
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="TRAVELCARD_", env_nested_delimiter="__")
+    file: ClassVar[Path | None] = None
+
+    store: str = "store"
+    tz: str | None = None
+    buckets: int | None = None
+    max_silence: timedelta | None = None
+    pings: Pings | None = None
+    cells: Cells | None = None
+    places: PlacesFile | None = None
+    policy: PolicyChoice = PolicyChoice()
+    risk: Listed | None = None
+    statuses: Listed | None = None
+    gate: Gate = Gate()
+    _root: Path = PrivateAttr(default=Path())
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls.file)
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """The configuration in a file, or one `InputError` that lists everything wrong in it."""
+        if not path.is_file():
+            raise InputError(f"{path} is not there: write one (README, the nightly run) or name yours with --config")
+        try:
+            made = type("Config", (cls,), {"file": path})()
+        except ValidationError as error:
+            lines = [f"{'.'.join(str(p) for p in e['loc'])}  {_plain(e)}" for e in error.errors()]
+            raise InputError(f"{path}: {len(lines)} problem{'s'[: len(lines) > 1]}\n  " + "\n  ".join(lines)) from error
+        except ValueError as error:  # not TOML
+            raise InputError(f"{path} is no TOML: {error}") from error
+        made._root = path.parent
+        return made
+
+    # ------------------------------------------------------------------------------------------------ what it leads to
+
+    def at(self, path: str) -> str:
+        """A path of the file, seen from the working directory."""
+        return path if "://" in path else str(self._root / path)
+
+    def open_store(self) -> Store:
+        asked = {
+            "tz": self.tz,
+            "buckets": self.buckets,
+            "max_silence_s": int(self.max_silence.total_seconds()) if self.max_silence is not None else None,
+        }
+        return Store(self.at(self.store), asked={k: v for k, v in asked.items() if v is not None})
+
+    @cached_property
+    def boundaries(self) -> places.Places:
+        return places.china() if self.places is None else places.Places.load(self.at(self.places.path))
+
+    def reading(self) -> Reading:
+        return Reading(**self.ping_source().model_dump(exclude={"path"}))
+
+    def ping_source(self) -> Pings:
+        if self.pings is None:
+            raise InputError('no pings are configured: add [pings] path = "pings/{day}/*.parquet"')
+        return self.pings
+
+    def cell_map(self, store: Store) -> CellMap | None:
+        """The cell map of the inventory: loaded if it was saved as one, or built once per inventory and kept."""
+        if self.cells is None:
+            return None
+        path = Path(self.at(self.cells.path))
+        if not path.is_file():
+            raise InputError(f"{path} is not there: [cells] path must be a cell inventory or a saved cell map")
+        if path.suffix == ".parquet" and CellMap.is_saved(path):
+            return CellMap.load(path)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+        digest.update(self.boundaries.digest.encode())
+        kept = store.scratch / "cells" / f"{digest.hexdigest()[:32]}.parquet"
+        if kept.is_file():
+            return CellMap.load(kept)
+        built = CellMap.build(path, places=self.boundaries)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        built.save(kept)
+        return built
+
+    def rules(self, as_of: date, named: str | None = None) -> Policy:
+        """The policy of a card's date: the one named on the command line, else the file's."""
+        if named is None and self.policy.path is not None:
+            return Policy.read(self.at(self.policy.path))
+        preset = named or self.policy.preset
+        return Policy.in_force(as_of) if preset == "dated" else Policy.preset(preset)
+
+    def risk_on(self, as_of: date, policy: Policy) -> Risk | None:
+        """The list of risk areas in force, or None when the policy needs none."""
+        if not policy.needs_risk:
+            return None
+        if self.risk is None:
+            raise InputError(f'{policy.id} marks cities with risk areas: add [risk] path = "risk/{{day}}.json"')
+        path, day = risk_in_force(self.at(self.risk.path), as_of)
+        return read_risk(path, places=self.boundaries, day=day)
+
+    def status_list(self, as_of: date) -> Any:
+        """The status list of a card's date, or None when none is configured."""
+        if self.statuses is None:
+            return None
+        path = Path(self.at(self.statuses.path).replace("{day}", as_of.isoformat()))
+        if not path.is_file():
+            raise InputError(f"{path} is not there: [statuses] path must be a Parquet file")
+        return pq.read_table(path)
+
+
+def _plain(error: Mapping[str, Any]) -> str:
+    """A pydantic error in a line."""
+    if error["type"] == "extra_forbidden":
+        return "is no key of travelcard.toml"
+    return f"{error['msg'].lower()}, got {error['input']!r}" if error["type"] != "missing" else "is missing"

@@ -1,0 +1,46 @@
+"""Every error that travelcard raises on purpose, and the one way in which a number is shown.
+
+TravelcardError
+  InputError(ValueError)        a table, file or option that does not fit
+  NotFound(LookupError)         no such subscriber, day, place or preset
+  GateError(RuntimeError)       a quality gate refused; nothing was published
+  MissingExtra(ImportError)     names the extra to install
+"""
+
+__all__ = ["GateError", "InputError", "MissingExtra", "NotFound", "TravelcardError", "mask"]
+
+
+class TravelcardError(Exception):
+    """Root of the tree: the message says what, where and what to do, and never holds a phone number."""
+
+    exit_code = 1
+
+
+class InputError(TravelcardError, ValueError):
+    """A table, file, setting or argument that does not fit."""
+
+
+class NotFound(TravelcardError, LookupError):
+    """No such subscriber, day, place or preset."""
+
+
+class GateError(TravelcardError, RuntimeError):
+    """A quality gate refused the result; nothing was published."""
+
+
+class MissingExtra(TravelcardError, ImportError):
+    """A part of travelcard needs an extra that is not installed; the message names it."""
+
+
+def mask(subscriber: object) -> str:
+    """A subscriber as any message, log or page may show it: three characters, ``****``, four characters.
+
+    The form is the travel card's own. Whatever is too short to keep four characters hidden is hidden whole.
+
+    >>> mask(13800001234)
+    '138****1234'
+    >>> mask("12345678")
+    '****'
+    """
+    text = str(subscriber)
+    return f"{text[:3]}****{text[-4:]}" if len(text) >= 11 else "****"

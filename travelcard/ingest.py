@@ -1,0 +1,757 @@
+"""Files and tables of pings, as carriers have them, to clean pings and rejects: clean + rejected = read (DESIGN 3.1)."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numba import njit
+
+from travelcard.errors import InputError
+from travelcard.places import Places, country_of_mcc
+from travelcard.schema import (
+    MAX_PLACES,
+    REASONS,
+    REJECTED,
+    REJECTS,
+    SECOND_SHIFT,
+    SECONDS,
+    Column,
+    Table,
+    midnights,
+    zone,
+)
+
+__all__ = ["read_pings"]
+
+_ID = ("integer", "string")
+_NUMBER = ("float", "integer", "string")
+_INPUT = Table(
+    "pings",
+    (
+        Column("subscriber", None, _ID),
+        Column("time", None, ("timestamp", "integer", "string")),
+        Column("cell", None, _ID, required=False),
+        Column("lat", None, _NUMBER, required=False),
+        Column("lon", None, _NUMBER, required=False),
+        Column("accuracy", None, _NUMBER, required=False),
+        Column("plmn", None, _ID, required=False),
+    ),
+)
+_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_BLOCK = 1 << 16  # rows sifted at a time: ids and events of a block stay in the second-level cache
+_READ = 1 << 20  # rows decoded at a time
+_NULL_TIME, _BAD_TIME = np.iinfo(np.int64).min, np.iinfo(np.int64).min + 1
+_NULL_SUBSCRIBER, _, _, _OUTSIDE_DAY, _NULL_CELL, _BAD_POSITION, _UNKNOWN_CELL, _NO_PLACE = range(8)
+
+
+class Inventory(Protocol):
+    """What of a `CellMap` is needed here: the cells valid on a day, as a frame `cell`, `place`, `inner`."""
+
+    def on(self, day: date) -> pl.DataFrame: ...
+
+
+# ---------------------------------------------------------------------------------------------------- where a ping is
+
+
+@njit(cache=True, nogil=True)
+def _slots(keys: np.ndarray) -> np.ndarray:
+    """An open-addressing table over distinct keys: at each slot the row of a key, or -1; at most half full."""
+    size = 16
+    while size < 2 * len(keys):
+        size *= 2
+    slots = np.full(size, np.int32(-1), np.int32)
+    mask = np.uint64(size - 1)
+    for row in range(len(keys)):
+        h = np.uint64(keys[row]) * np.uint64(0x9E3779B97F4A7C15)
+        h = (h ^ h >> np.uint64(32)) & mask
+        while slots[h] >= 0:
+            h = (h + np.uint64(1)) & mask
+        slots[h] = row
+    return slots
+
+
+@njit(cache=True, nogil=True)
+def _find(wanted, keys, slots, values, missing) -> np.ndarray:
+    """The value of each wanted key, or `missing`."""
+    out = np.empty(len(wanted), np.int32)
+    mask = np.uint64(len(slots) - 1)
+    for i in range(len(wanted)):
+        key = wanted[i]
+        h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+        h = (h ^ h >> np.uint64(32)) & mask
+        while slots[h] >= 0 and keys[slots[h]] != key:
+            h = (h + np.uint64(1)) & mask
+        out[i] = values[slots[h]] if slots[h] >= 0 else missing
+    return out
+
+
+def _reason(index: int) -> int:
+    """How a location stands for a reason: below zero, so that it is never a place."""
+    return -1 - index
+
+
+@dataclass(frozen=True, slots=True)
+class Sieve:
+    """All that decides one day's pings: the day, the place codes in bytewise order, and what each location means.
+
+    A location is place index * 2 + inner, or below zero a reason (`_reason`).
+    """
+
+    day: date
+    tz: str
+    start: int
+    length: int
+    codes: tuple[str, ...]
+    cells: pa.Array | None  # distinct ids, int64 or string
+    cell_slots: np.ndarray
+    cell_locations: np.ndarray
+    places: Places | None
+    place_index: np.ndarray  # of places.codes, in codes
+    countries: Mapping[str, int]  # mcc -> place index
+
+
+def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str) -> Sieve:
+    """Make the sieve of one day from that day's cells, the places for pings by position, and the countries."""
+    mcc = country_of_mcc()
+    frame = cells.on(day) if cells is not None else None
+    listed = set(mcc.values()) | set(places.codes if places is not None else ())
+    if frame is not None:
+        listed |= set(frame["place"].drop_nulls().unique())
+    codes = tuple(sorted(listed))
+    if len(codes) > MAX_PLACES:
+        raise InputError(f"{len(codes)} distinct places: the kernel holds at most {MAX_PLACES}")
+    index = {code: i for i, code in enumerate(codes)}
+    ids, slots, locations = None, np.empty(0, np.int32), np.empty(0, np.int32)
+    if frame is not None:
+        ids = frame["cell"].to_arrow().cast(pa.int64() if frame["cell"].dtype.is_integer() else pa.string())
+        place = frame["place"].replace_strict(index, default=None, return_dtype=pl.Int32)
+        located = (place * 2 + frame["inner"].cast(pl.Int32)).fill_null(_reason(_NO_PLACE))
+        locations = located.to_numpy().astype(np.int32)
+        slots = _slots(ids.to_numpy() if pa.types.is_integer(ids.type) else np.empty(0, np.int64))
+    start, end = midnights(day, 1, tz)
+    return Sieve(
+        day=day,
+        tz=tz,
+        start=int(start),
+        length=int(end - start),
+        codes=codes,
+        cells=ids,
+        cell_slots=slots,
+        cell_locations=locations,
+        places=places,
+        place_index=np.array([index[code] for code in places.codes] if places is not None else [], np.int32),
+        countries={code: index[country] for code, country in mcc.items()},
+    )
+
+
+def _text(array: pa.Array) -> pa.Array:
+    """Any column as text, empty text as null."""
+    text = array.cast(pa.string())
+    return pc.if_else(pc.equal(text, ""), None, text)
+
+
+def _integers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """An id column as (int64, whether each is a whole number of 0 to 2**63 - 1)."""
+    if pa.types.is_int64(array.type) and not array.null_count:
+        values = array.to_numpy()
+        return values, values >= 0
+    series = pl.Series(array).cast(pl.Int64, strict=False)
+    return series.fill_null(-1).to_numpy(), (series >= 0).fill_null(False).to_numpy()
+
+
+def _by_cell(cells: pa.Array, sieve: Sieve) -> np.ndarray:
+    """Locations of pings by cell; a null is `null_cell`."""
+    if sieve.cells is None:
+        raise InputError("these pings name cells, but there is no cell inventory: pass cells=, or [cells] path")
+    if pa.types.is_integer(sieve.cells.type):
+        values, whole = _integers(cells)
+        out = _find(values, sieve.cells.to_numpy(), sieve.cell_slots, sieve.cell_locations, _reason(_UNKNOWN_CELL))
+        if not whole.all():
+            out[~whole] = _reason(_UNKNOWN_CELL)
+    else:
+        encoded = pc.dictionary_encode(_text(cells))
+        row = pc.fill_null(pc.index_in(encoded.dictionary, sieve.cells), -1).to_numpy()
+        known = np.where(row >= 0, sieve.cell_locations[row], _reason(_UNKNOWN_CELL)) if len(row) else row
+        at = pc.fill_null(encoded.indices, 0).to_numpy()
+        out = known[at].astype(np.int32) if len(known) else np.zeros(len(cells), np.int32)
+    if cells.null_count:
+        out[pc.is_null(cells).to_numpy(zero_copy_only=False)] = _reason(_NULL_CELL)
+    return out
+
+
+def _floats(array: pa.Array) -> np.ndarray:
+    """A coordinate column as float64; null and what is no number are NaN."""
+    return pl.Series(array).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
+
+
+def _by_position(lat: np.ndarray, lon: np.ndarray, accuracy: np.ndarray | None, sieve: Sieve) -> np.ndarray:
+    """Locations of pings by latitude and longitude in degrees, accuracy in metres."""
+    if sieve.places is None:
+        raise InputError("these pings have positions, but there are no places to find them in: pass places=")
+    out = np.full(len(lat), _reason(_BAD_POSITION), np.int32)
+    good = (np.abs(lat) <= 90) & (np.abs(lon) <= 180)  # false for NaN
+    radius = np.zeros(len(lat)) if accuracy is None else accuracy
+    good &= np.isfinite(radius) & (radius >= 0)
+    lat, lon, radius = lat[good], lon[good], radius[good]
+    place = sieve.places.locate(lat, lon)
+    found = place >= 0
+    located = np.full(len(lat), _reason(_NO_PLACE), np.int32)
+    inner = sieve.places.inner(lat[found], lon[found], radius[found], place[found])
+    located[found] = sieve.place_index[place[found]] * 2 + inner
+    out[good] = located
+    return out
+
+
+def _by_plmn(plmn: pa.Array, sieve: Sieve) -> np.ndarray:
+    """Locations of roaming pings: the country of the first three digits; always inner; a null is `null_cell`."""
+    encoded = pc.dictionary_encode(plmn, null_encoding="encode")
+    meaning = [
+        _reason(_NULL_CELL) if text is None else sieve.countries.get(text[:3], -1) * 2 + 1
+        for text in encoded.dictionary.to_pylist()
+    ]
+    known = np.array([_reason(_NO_PLACE) if m == -1 else m for m in meaning], np.int32)
+    return known[encoded.indices.to_numpy()]
+
+
+def _present(*arrays: pa.Array | None) -> np.ndarray | None:
+    """Which rows have a value in any of these columns; None when no row has."""
+    some = [array.is_valid().to_numpy(zero_copy_only=False) for array in arrays if array is not None]
+    either = np.logical_or.reduce(some) if some else None
+    return either if either is not None and either.any() else None
+
+
+def _locations(columns: Mapping[str, pa.Array], rows: int, sieve: Sieve) -> tuple[np.ndarray, np.ndarray | None]:
+    """(location of every row: cell before position before plmn, no falling back; the rows read by position or None)."""
+    cell = columns.get("cell")
+    if cell is not None and not cell.null_count:
+        return _by_cell(cell, sieve), None
+    out = np.full(rows, _reason(_NULL_CELL), np.int32)
+    open_ = np.ones(rows, bool)
+    if (has := _present(cell)) is not None:
+        out[has] = _by_cell(cell.filter(pa.array(has)), sieve)  # type: ignore[union-attr]
+        open_ &= ~has
+    by_position = None
+    if (has := _present(columns.get("lat"), columns.get("lon"))) is not None:
+        by_position = has & open_
+        missing = np.full(rows, np.nan)
+        lat, lon = (_floats(columns[c])[by_position] if c in columns else missing[by_position] for c in ("lat", "lon"))
+        accuracy = columns.get("accuracy")
+        radius = None if accuracy is None else np.where(
+            accuracy.is_valid().to_numpy(zero_copy_only=False), _floats(accuracy), 0.0
+        )[by_position]  # fmt: skip
+        out[by_position] = _by_position(lat, lon, radius, sieve)
+        open_ &= ~has
+    if (has := _present(columns.get("plmn"))) is not None:
+        has &= open_
+        out[has] = _by_plmn(columns["plmn"].filter(pa.array(has)), sieve)
+    return out, by_position
+
+
+# ---------------------------------------------------------------------------------------------------- when a ping was
+
+_ISO = r"^(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?([.,]\d+)?\s?(?:([Zz])|([+-]\d{2}):?(\d{2})?)?)?$"
+
+
+def _iso_seconds(text: pl.Series, timezone: str) -> pl.Series:
+    """ISO 8601 text as UTC seconds, null where it cannot be read: with an offset, or without one in `timezone`."""
+    parts = text.str.extract_groups(_ISO).struct.unnest()
+    parts.columns = ["day", "minute", "second", "fraction", "z", "hours", "minutes"]
+    joined = pl.concat_str("day", pl.lit(" "), pl.col("minute").fill_null("00:00"), pl.col("second").fill_null(":00"))
+    local = joined.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
+    minutes = pl.col("minutes").fill_null("0").cast(pl.Int64)
+    sign = pl.when(pl.col("hours").str.starts_with("-")).then(-1).otherwise(1)
+    offset = (pl.col("hours").cast(pl.Int64).abs() * 60 + minutes) * 60 * sign
+    naive = pl.col("z").is_null() & pl.col("hours").is_null()
+    there = local.dt.replace_time_zone(timezone, ambiguous="earliest", non_existent="null").dt.epoch("s")
+    valid = pl.col("hours").is_null() | ((pl.col("hours").cast(pl.Int64).abs() < 24) & (minutes < 60))
+    seconds = pl.when(naive).then(there).when(valid).then(local.dt.epoch("s") - offset.fill_null(0))
+    return parts.select(seconds.alias("time"))["time"]
+
+
+def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, np.ndarray | None]:
+    """A time column as (int64, units a second, naive local seconds or None); `_NULL_TIME` and `_BAD_TIME` stand apart.
+
+    The naive seconds are there only where no time zone was named, for `refuse_misread`.
+    """
+    naive = None
+    if pa.types.is_timestamp(array.type):
+        unit = _UNITS[array.type.unit]
+        if array.type.tz is None:
+            series = pl.Series(array).cast(pl.Datetime("us"))
+            if reading.timezone is None:
+                naive = series.dt.epoch("s").fill_null(_NULL_TIME).to_numpy()
+            elif reading.timezone != "UTC":
+                there = series.dt.replace_time_zone(reading.timezone, ambiguous="earliest", non_existent="null")
+                values = there.dt.epoch("s").fill_null(_BAD_TIME).to_numpy().copy()
+                values[series.is_null().to_numpy()] = _NULL_TIME
+                return values, 1, None
+        values = array.cast(pa.int64())
+        return (pc.fill_null(values, _NULL_TIME) if values.null_count else values).to_numpy(), unit, naive
+    if pa.types.is_integer(array.type) or reading.time_unit is not None:
+        if reading.time_unit is None:
+            raise InputError('the time column holds integers: say their unit, time_unit = "s", "ms" or "us"')
+        values = pl.Series(array).cast(pl.Int64, strict=False)
+        unit = _UNITS[reading.time_unit]
+    else:
+        text = pl.Series(array)
+        values, unit = _iso_seconds(text, reading.timezone or "UTC"), 1
+        if reading.timezone is None and not text.str.contains(r"([Zz]|[+-]\d{2}(:?\d{2})?)$").any():
+            naive = values.fill_null(_NULL_TIME).to_numpy()
+    out = values.fill_null(_BAD_TIME).to_numpy()
+    if array.null_count:
+        out = np.where(array.is_null().to_numpy(zero_copy_only=False), _NULL_TIME, out)
+    return out, unit, naive
+
+
+@njit(cache=True, nogil=True)
+def _events(ids, times, unit, start, length, locations):
+    """(event of every ping, rejected per reason): the first reason that applies, in the order of REASONS."""
+    events = np.empty(len(ids), np.uint32)
+    counts = np.zeros(8, np.int64)
+    begin, span = start * unit, np.uint64(length * unit)
+    for i in range(len(ids)):
+        since = np.uint64(times[i] - begin)  # wraps round for what lies before the day
+        if ids[i] >= 0 and since < span and locations[i] >= 0 and times[i] > _BAD_TIME:
+            if unit == 1_000_000:  # each division is by a constant: a division by a variable costs 8 ns
+                second = since // np.uint64(1_000_000)
+            elif unit == 1:
+                second = since
+            elif unit == 1_000:
+                second = since // np.uint64(1_000)
+            else:
+                second = since // np.uint64(1_000_000_000)
+            events[i] = np.uint32(second) << np.uint32(SECOND_SHIFT) | np.uint32(locations[i])
+            continue
+        if ids[i] < 0:
+            reason = 0
+        elif times[i] == _NULL_TIME:
+            reason = 1
+        elif times[i] == _BAD_TIME:
+            reason = 2
+        elif since >= span:
+            reason = 3
+        else:
+            reason = -1 - locations[i]
+        counts[reason] += 1
+        events[i] = np.uint32(REJECTED + reason)
+    return events, counts
+
+
+# ---------------------------------------------------------------------------------------------------- sifting
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a source is to be read: column names, the unit of integer times, the zone of times without an offset."""
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    time_unit: str | None = None
+    timezone: str | None = None  # None: UTC, and refuse_misread looks whether that can be meant
+    subscriber_type: str | None = None  # "integer" or "string"; None: as the column's type says, CSV integer
+
+    def __post_init__(self) -> None:
+        if self.time_unit is not None and self.time_unit not in ("s", "ms", "us"):
+            raise InputError(f'time_unit is {self.time_unit!r}: it must be "s", "ms" or "us"')
+        if self.subscriber_type not in (None, "integer", "string"):
+            raise InputError(f'subscriber_type is {self.subscriber_type!r}: it must be "integer" or "string"')
+        zone(self.timezone or "UTC")
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the rows read so far."""
+
+    read: int = 0
+    rejected: np.ndarray = field(default_factory=lambda: np.zeros(len(REASONS), np.int64))
+    positions: int = 0
+    located: int = 0
+    located_swapped: int = 0
+    naive: int = 0
+    naive_elsewhere: int = 0  # naive times on the day when read in the store's time zone
+
+    @property
+    def clean(self) -> int:
+        return self.read - int(self.rejected.sum())
+
+    def by_reason(self) -> dict[str, int]:
+        return {reason: int(n) for reason, n in zip(REASONS, self.rejected, strict=True) if n}
+
+    def add(self, other: Counts) -> None:
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some rows of one source: the columns under travelcard's names, and where they stand in it."""
+
+    file: str
+    row: int
+    columns: Mapping[str, pa.Array]
+
+    def __len__(self) -> int:
+        return len(self.columns["subscriber"])
+
+
+@dataclass(frozen=True, slots=True)
+class Sifted:
+    """One batch decided: ids (int64, or text still to be numbered), one event a row, rejects, counts."""
+
+    ids: np.ndarray | pa.Array
+    events: np.ndarray
+    rejects: pa.Table | None
+    counts: Counts
+
+
+def sift(batch: Batch, reading: Reading, sieve: Sieve) -> Sifted:
+    """Decide every row of a batch: a clean ping's event, or REJECTED + the index of the first reason that applies."""
+    subscriber = batch.columns["subscriber"]
+    as_text = not pa.types.is_integer(subscriber.type) and reading.subscriber_type != "integer"
+    if as_text or reading.subscriber_type == "string":
+        ids: np.ndarray | pa.Array = _text(subscriber)
+        usable = np.where(ids.is_valid().to_numpy(zero_copy_only=False), 0, -1)
+    else:
+        ids, whole = _integers(subscriber)
+        usable = ids if whole.all() else np.where(whole, ids, -1)
+        ids = usable
+    times, unit, naive = _times(batch.columns["time"], reading)
+    locations, by_position = _locations(batch.columns, len(batch), sieve)
+    events, rejected = _events(usable, times, unit, sieve.start, sieve.length, locations)
+    counts = Counts(read=len(batch), rejected=rejected)
+    if by_position is not None:
+        _count_swapped(counts, batch, by_position, locations, sieve)
+    if naive is not None:
+        valid = naive[naive > _BAD_TIME]
+        local = int(np.datetime64(sieve.day, "s").astype(np.int64))
+        counts.naive = len(valid)
+        counts.naive_elsewhere = int(((valid >= local) & (valid < local + 86400)).sum())
+    rejects = _rejects(batch, events) if rejected.any() else None
+    return Sifted(ids, events, rejects, counts)
+
+
+def _count_swapped(counts: Counts, batch: Batch, rows: np.ndarray, locations: np.ndarray, sieve: Sieve) -> None:
+    """How many positions were found, and how many of the others would be with latitude and longitude swapped."""
+    found = locations >= 0
+    lost = rows & ~found
+    counts.positions, counts.located = int(rows.sum()), int((rows & found).sum())
+    if "lat" in batch.columns and "lon" in batch.columns and lost.any():
+        lat, lon = _floats(batch.columns["lon"])[lost], _floats(batch.columns["lat"])[lost]
+        counts.located_swapped = int((_by_position(lat, lon, None, sieve) >= 0).sum())
+
+
+def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
+    """The rejected rows of a batch: reason, file, row and the offending value as text; never the subscriber."""
+    rows = np.flatnonzero(events >= REJECTED)
+    reason = (events[rows] - np.uint32(REJECTED)).astype(np.int8)
+    text = {
+        name: _text(array.take(pa.array(rows))).to_pylist()
+        for name, array in batch.columns.items()
+        if name != "subscriber"
+    }
+
+    def value(i: int, why: int) -> str | None:
+        if why in (_NULL_SUBSCRIBER, 1, _NULL_CELL):
+            return None
+        if why in (2, _OUTSIDE_DAY):
+            return text["time"][i]
+        kinds = [text.get("cell", [None] * len(rows))[i]]
+        if "lat" in text or "lon" in text:
+            given = [text[c][i] for c in ("lat", "lon", "accuracy") if c in text]
+            kinds.append(",".join(v or "" for v in given) if any(given[:2]) else None)
+        kinds.append(text.get("plmn", [None] * len(rows))[i])
+        return next((kind for kind in kinds if kind), None)
+
+    return pa.Table.from_arrays(
+        [
+            pa.array(np.array(REASONS, object)[reason], pa.string()),
+            pa.array([batch.file] * len(rows), pa.string()),
+            pa.array(rows + batch.row, pa.int64()),
+            pa.array([value(i, int(why)) for i, why in enumerate(reason)], pa.string()),
+        ],
+        schema=REJECTS.arrow(),
+    )
+
+
+def refuse_misread(counts: Counts, sieve: Sieve, where: str) -> None:
+    """Refuse a day that only fits when read otherwise: coordinates swapped, or local times taken for UTC."""
+    if counts.located_swapped > counts.positions / 2 and counts.located < counts.positions / 10:
+        raise InputError(
+            f"{where}: latitude and longitude are swapped: {counts.located_swapped} of {counts.positions} positions "
+            "lie in a place only that way round; exchange the two columns"
+        )
+    outside = int(counts.rejected[_OUTSIDE_DAY])
+    if counts.naive >= 1000 and counts.naive_elsewhere == counts.naive and outside > counts.read / 5:
+        raise InputError(
+            f"{where}: the times have no time zone; read as UTC, {outside} of {counts.read} are not on {sieve.day}, "
+            f'read in {sieve.tz} all are: set [pings] timezone = "{sieve.tz}" (or "UTC", if that is meant)'
+        )
+
+
+# ---------------------------------------------------------------------------------------------------- sources
+
+
+def files_of(pattern: str | Path, day: date | None = None) -> list[Path]:
+    """The files of a pattern with `*` and `{day}`, sorted; none is an `InputError` that names the pattern."""
+    text = str(pattern).replace("{day}", day.isoformat() if day else "*")
+    paths = sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file())
+    if not paths:
+        raise InputError(f"no file for {day or 'these pings'}: nothing matches {text}")
+    return paths
+
+
+def _is_csv(path: Path) -> bool:
+    return ".csv" in path.suffixes
+
+
+def _chosen(schema: pa.Schema, where: str, reading: Reading) -> dict[str, str]:
+    """travelcard's column name -> the file's, checked against what is declared."""
+    _INPUT.check(schema, where, reading.columns)
+    names = {c.name: reading.columns.get(c.name, c.name) for c in _INPUT.columns}
+    chosen = {name: source for name, source in names.items() if source in schema.names}
+    if "cell" not in chosen and "plmn" not in chosen and not {"lat", "lon"} <= set(chosen):
+        raise InputError(
+            f"{where} says nothing of where a ping was: expected cell, or lat and lon, or plmn, found "
+            f'{", ".join(schema.names)}: pass columns={{"cell": "..."}}'
+        )
+    if pa.types.is_integer(schema.field(chosen["time"]).type) and reading.time_unit is None:
+        raise InputError(f'{where}: time holds integers: say their unit, time_unit = "s", "ms" or "us"')
+    return chosen
+
+
+def _batch(file: str, row: int, table: pa.Table | pa.RecordBatch, chosen: Mapping[str, str]) -> Batch:
+    columns = {}
+    for name, source in chosen.items():
+        column = table.column(source)
+        array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if not (
+            pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_timestamp(array.type)
+        ):
+            array = _text(array)
+        columns[name] = array
+    return Batch(file, row, columns)
+
+
+def _blocks(batch: Batch) -> Iterator[Batch]:
+    """A batch in pieces that stay in the cache while they are sifted."""
+    for a in range(0, len(batch), _BLOCK):
+        yield Batch(batch.file, batch.row + a, {n: c.slice(a, _BLOCK) for n, c in batch.columns.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of the input that one thread reads by itself: its size in rows (0: not known), and its batches."""
+
+    file: str
+    rows: int
+    batches: Callable[[], Iterator[Batch]]
+
+
+def _broken(path: Path | str, error: Exception) -> InputError:
+    return InputError(f"{path} cannot be read to its end (truncated, damaged, or of another kind): {error}")
+
+
+def _parquet_pieces(path: Path, reading: Reading) -> list[Piece]:
+    try:
+        with pq.ParquetFile(path) as file:
+            metadata, schema = file.metadata, file.schema_arrow
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _broken(path, error) from error
+    if metadata.num_rows == 0:
+        raise InputError(f"{path} is empty: it has no row")
+    chosen = _chosen(schema, str(path), reading)
+
+    def read(group: int, first: int) -> Callable[[], Iterator[Batch]]:
+        def batches() -> Iterator[Batch]:
+            row = first
+            try:
+                with pq.ParquetFile(path, metadata=metadata) as file:
+                    wanted = list(chosen.values())
+                    for part in file.iter_batches(_READ, row_groups=[group], columns=wanted, use_threads=False):
+                        yield from _blocks(_batch(str(path), row, part, chosen))
+                        row += len(part)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise _broken(path, error) from error
+
+        return batches
+
+    pieces, first = [], 0
+    for group in range(metadata.num_row_groups):
+        rows = metadata.row_group(group).num_rows
+        pieces.append(Piece(str(path), rows, read(group, first)))
+        first += rows
+    return pieces
+
+
+def _csv_pieces(path: Path, reading: Reading) -> list[Piece]:
+    def reader(names: Iterable[str] = ()) -> pa.csv.CSVStreamingReader:
+        return pa.csv.open_csv(
+            pa.input_stream(str(path), compression={".gz": "gzip", ".zst": "zstd"}.get(path.suffix)),
+            read_options=pa.csv.ReadOptions(block_size=1 << 24),
+            convert_options=pa.csv.ConvertOptions(column_types={name: pa.string() for name in names}),
+        )
+
+    try:
+        with reader() as head:
+            header = head.schema.names
+        with reader(header) as whole:
+            empty = next((False for part in whole if len(part)), True)
+            text = whole.schema
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _broken(path, error) from error
+    if empty:
+        raise InputError(f"{path} is empty: it has no row")
+    chosen = _chosen(text, str(path), reading)
+
+    def batches() -> Iterator[Batch]:
+        row = 0
+        try:
+            with reader(header) as parts:
+                for part in parts:
+                    yield from _blocks(_batch(str(path), row, part, chosen))
+                    row += len(part)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _broken(path, error) from error
+
+    return [Piece(str(path), 0, batches)]
+
+
+def _table_pieces(source: Any, reading: Reading) -> list[Piece]:
+    collect = getattr(source, "collect", None)
+    if collect is not None and not hasattr(source, "__arrow_c_stream__"):
+        source = collect()
+    if not hasattr(source, "__arrow_c_stream__"):
+        raise InputError(f"expected files or a table (polars, pyarrow, pandas, duckdb), got {type(source).__name__}")
+    stream = pa.RecordBatchReader.from_stream(source)
+    chosen = _chosen(stream.schema, "the pings", reading)
+
+    def batches() -> Iterator[Batch]:
+        row = 0
+        for part in stream:
+            yield from _blocks(_batch("table", row, part, chosen))
+            row += len(part)
+
+    return [Piece("table", 0, batches)]
+
+
+def pieces_of(source: Any, reading: Reading, day: date | None = None) -> list[Piece]:
+    """A source cut into pieces that can be read side by side; every file's footer and columns are checked first.
+
+    `source` is a pattern (`*`, `{day}`), a path, a list of paths, or a table. Raises `InputError` for no file, and
+    for a file that is truncated, empty, or of another schema, by name.
+    """
+    if isinstance(source, (str, Path)):
+        paths = files_of(source, day)
+    elif isinstance(source, (list, tuple)):
+        paths = [Path(p) for p in source]
+        if not paths:
+            raise InputError("no file: the list of files is empty")
+    else:
+        return _table_pieces(source, reading)
+    pieces = []
+    for path in paths:
+        pieces += _csv_pieces(path, reading) if _is_csv(path) else _parquet_pieces(path, reading)
+    return pieces
+
+
+def read_pings(
+    source: Any,
+    *,
+    day: date,
+    cells: Inventory | None = None,
+    places: Places | None = None,
+    columns: Mapping[str, str] | None = None,
+    time_unit: str | None = None,
+    timezone: str | None = None,
+    subscriber_type: str | None = None,
+    tz: str = "Asia/Shanghai",
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """One day's pings as a carrier has them, sifted into clean pings and rejects: clean + rejected = read.
+
+    Parameters
+    ----------
+    source
+        A pattern of files (``"pings/*.parquet"``), a path, a list of paths (Parquet; CSV plain, .gz or .zst), or any
+        table with the Arrow PyCapsule interface.
+    day
+        The calendar day in `tz` being processed; pings on other days are rejected as `outside_day`.
+    cells
+        The cell map, for pings by cell.
+    places
+        The boundaries, for pings by latitude and longitude (WGS 84 degrees).
+    columns
+        travelcard's column name -> the source's, where they differ: `subscriber`, `time`, and `cell`, or `lat`, `lon`
+        and perhaps `accuracy` (metres), or `plmn`. A row that has several is read in that order, with no falling back.
+    time_unit
+        ``"s"``, ``"ms"`` or ``"us"``: the unit of integer times since 1970 UTC.
+    timezone
+        Zone of times without an offset; UTC unless given. In an hour that a clock has twice, the first is meant.
+    subscriber_type
+        ``"integer"`` or ``"string"``; by default as the column's type says, and integer in CSV.
+    tz
+        Time zone of the day.
+
+    Returns
+    -------
+    pings : polars.DataFrame
+        `subscriber`, `time` (timestamp[us, UTC], whole seconds), `place`, `inner`, in the order of the source.
+    rejects : polars.DataFrame
+        `reason`, `file`, `row` (from 0), `value`.
+
+    Raises
+    ------
+    InputError
+        No file, a file that does not fit, is empty or is truncated; positions that fit only when swapped.
+
+    Examples
+    --------
+    >>> import polars as pl, travelcard as tc
+    >>> from datetime import date
+    >>> pings, rejects = tc.read_pings(
+    ...     pl.DataFrame({"msisdn": [7, 7], "time": ["2022-03-14T09:00:00+08:00", "?"], "plmn": ["44010", "44010"]}),
+    ...     day=date(2022, 3, 14), columns={"subscriber": "msisdn"})
+    >>> pings["place"].to_list(), rejects.rows()
+    (['JPN'], [('bad_time', 'table', 1, '?')])
+    """
+    reading = Reading(columns or {}, time_unit, timezone, subscriber_type)
+    pieces = pieces_of(source, reading, day)
+    wanted = sieve(day, cells=cells, places=places, tz=tz)
+    names = pa.array(wanted.codes)
+    counts, clean, rejected = Counts(), [], [REJECTS.arrow().empty_table()]
+    for piece in pieces:
+        for batch in piece.batches():
+            done = sift(batch, reading, wanted)
+            counts.add(done.counts)
+            if done.rejects is not None:
+                rejected.append(done.rejects)
+            good = np.flatnonzero(done.events < REJECTED)
+            events = done.events[good]
+            ids = done.ids if isinstance(done.ids, pa.Array) else pa.array(done.ids)
+            seconds = wanted.start + (events >> SECOND_SHIFT).astype(np.int64)
+            clean.append(
+                pa.table(
+                    {
+                        "subscriber": ids.take(pa.array(good)),
+                        "time": pa.array(seconds * 1_000_000).cast(SECONDS),
+                        "place": names.take(pa.array((events >> 1 & (MAX_PLACES - 1)).astype(np.int16))),
+                        "inner": pa.array((events & 1).astype(bool)),
+                    }
+                )
+            )
+    refuse_misread(counts, wanted, "the pings")
+    if not clean:
+        clean = [pa.table({"subscriber": pa.nulls(0, pa.int64()), "time": pa.nulls(0, SECONDS),
+                           "place": pa.nulls(0, pa.string()), "inner": pa.nulls(0, pa.bool_())})]  # fmt: skip
+    return pl.from_arrow(pa.concat_tables(clean)), pl.from_arrow(pa.concat_tables(rejected))  # type: ignore[return-value]

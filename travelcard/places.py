@@ -1,0 +1,501 @@
+"""What a card can list: cities and countries, their names, and which of them a location is in (DESIGN 2 and 3.2).
+
+`Places` holds the boundaries of a country's cities. `china()` is the one that comes with the package, `from_file`
+reads a carrier's own. Places abroad have no boundary here: a ping abroad names its country by the network's MCC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h3.api.numpy_int as h3
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import ArrayLike, NDArray
+
+from travelcard.errors import InputError, MissingExtra, NotFound
+
+if TYPE_CHECKING:
+    from travelcard.borders import Borders
+
+__all__ = [
+    "SNAP",
+    "Places",
+    "china",
+    "countries",
+    "country_of_mcc",
+    "from_file",
+    "from_gcj02",
+    "from_polygons",
+    "is_abroad",
+]
+
+SNAP = 5000.0  # metres, DESIGN 3.2
+HOME_MCC = ("460", "461")
+DOMESTIC = ("HKG", "MAC", "TWN")  # listed like countries, coloured as domestic (DESIGN 2)
+SLIVER_KM2 = 1.0  # two polygons may overlap by less than this and by less than 1 % of the smaller one
+SLIVER_SHARE = 0.01
+CELLS_A_PLACE = (
+    5000  # H3 resolution 7 for the prefectures of China (5 km2): finer ones grow the index, not what it answers
+)
+REACH = (
+    1.25  # average edges; no descendant of an H3 cell reaches farther from its centre (1.14 seen, all over the globe)
+)
+_VERSION = "1"
+_WGS84 = ("EPSG:4326", "EPSG:4490", "EPSG:4979", "OGC:CRS84", "OGC:CRS84H")  # 4490: CGCS2000, within a metre
+_POSITION = np.uint64((1 << 52) - 1)  # of an H3 index: base cell and fifteen digits of three bits
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Places with boundaries, sorted by code, bytewise; an index into `codes` stands for a place in arrays.
+
+    Made by `china`, `from_file`, `from_polygons` or `Places.load`. Polygons, grid and H3 index are made at first use;
+    threads may share one object, and it pickles without them.
+    """
+
+    codes: tuple[str, ...]
+    names: tuple[str, ...] = field(repr=False)
+    names_en: tuple[str | None, ...] = field(repr=False)
+    provinces: tuple[str, ...] = field(repr=False)
+    wkb: pa.Array = field(repr=False)
+    cells: tuple[NDArray[np.uint64], ...] | None = field(default=None, repr=False)  # per place, compacted H3 cells
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Places, (self.codes, self.names, self.names_en, self.provinces, self.wkb, self.cells)
+
+    @cached_property
+    def polygons(self) -> NDArray[Any]:
+        """The boundaries as shapely polygons, in the order of `codes`: degrees, WGS 84, x = longitude."""
+        return shapely.from_wkb(self.wkb.to_numpy(zero_copy_only=False))
+
+    @cached_property
+    def borders(self) -> Borders:
+        """The boundaries laid in a grid, which answers for positions."""
+        from travelcard.borders import Borders  # noqa: PLC0415  it imports Numba, which a card does not need
+
+        return Borders.of(self.polygons)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of codes, names and boundaries: what a cell map was built with."""
+        whole = hashlib.sha256(json.dumps([self.codes, self.names, self.provinces]).encode())
+        for shape in self.wkb:
+            whole.update(shape.as_buffer())
+        return whole.hexdigest()
+
+    @cached_property
+    def _at(self) -> dict[str, int]:
+        return {code: i for i, code in enumerate(self.codes)}
+
+    def name(self, code: str, language: str = "zh") -> str:
+        """The name of a place, or of a country (ISO 3166-1 alpha-3), in Chinese (``"zh"``) or English (``"en"``).
+
+        A place whose source gave no English name is called by its name in both.
+
+        >>> china().name("330100"), china().name("330100", "en"), china().name("JPN")
+        ('杭州市', 'Hangzhou', '日本')
+        """
+        if language not in ("zh", "en"):
+            raise InputError(f"language {language!r}: expected 'zh' or 'en'")
+        at = self._at.get(code)
+        if at is not None:
+            return (self.names_en[at] or self.names[at]) if language == "en" else self.names[at]
+        if code not in _countries():
+            raise NotFound(
+                f"no place {code!r}: expected one of {len(self.codes)} codes with a boundary or an ISO alpha-3"
+            )
+        return _countries()[code][language == "en"]
+
+    def province(self, code: str) -> str:
+        """The province of a city; empty for a country, a region, and a place whose source gave none."""
+        at = self._at.get(code)
+        if at is None:
+            self.name(code)  # a country, or no place at all
+            return ""
+        return self.provinces[at]
+
+    def printed(self, code: str) -> str:
+        """A place as the card prints it: province and city joined, a municipality or a country alone (DESIGN 3.6).
+
+        >>> [china().printed(code) for code in ("330100", "110000", "HKG", "JPN")]
+        ['浙江省杭州市', '北京市', '中国香港', '日本']
+        """
+        province, name = self.province(code), self.name(code)
+        return name if province == name else province + name
+
+    def locate(self, lat: ArrayLike, lon: ArrayLike, *, snap: float = SNAP) -> NDArray[np.int32]:
+        """The place that covers each position, or the nearest within `snap`, as an index into `codes` (DESIGN 3.2).
+
+        Parameters
+        ----------
+        lat, lon : float arrays of shape (n,), degrees, WGS 84. A NaN or a value out of range is in no place.
+        snap : metres, geodesic, inclusive; 0 = off. Distances within 0.01 mm of each other are ties.
+
+        Returns
+        -------
+        int32 array of shape (n,); -1 = outside every place. An edge counts as covered; the smaller code wins.
+
+        >>> p = china(); [p.codes[i] for i in p.locate([30.25, 22.3], [120.17, 114.17])]
+        ['330100', 'HKG']
+        """
+        y, x = _positions(lat, lon)
+        _metres("snap", np.asarray(snap))
+        out = self.borders.locate(y, x)
+        if snap > 0:
+            outside = np.flatnonzero(out < 0)
+            out[outside] = self.borders.nearest(y[outside], x[outside], float(snap))
+        return out
+
+    def inner(self, lat: ArrayLike, lon: ArrayLike, radius: ArrayLike, place: ArrayLike) -> NDArray[np.bool_]:
+        """Whether the closed disc round each position meets no polygon but that of its place; the sea does not count.
+
+        `radius` in metres (one, or one each, 0 or more); `place` as `locate` gives it: False where it is -1.
+        """
+        y, x = _positions(lat, lon)
+        metres = np.array(np.broadcast_to(np.asarray(radius, np.float64), y.shape))
+        _metres("radius", metres)
+        of = np.array(np.broadcast_to(np.asarray(place, np.int32), y.shape))
+        out = of >= 0
+        at = np.flatnonzero(out)
+        out[at] = self.borders.alone(y[at], x[at], metres[at], of[at])
+        return out
+
+    def of_h3(self, cells: ArrayLike) -> NDArray[np.int32]:
+        """The place in which the whole of each H3 cell lies, its descendants included; -1 = ask `locate`.
+
+        The cells of the index are compacted, so each stands for an interval of H3 positions (base cell and digits),
+        and intervals do not overlap: one binary search finds the ancestor of a cell at whatever resolution.
+        """
+        low, high, place = self._intervals
+        first, last = _interval(np.asarray(cells, np.uint64))
+        at = np.searchsorted(low, first, side="right") - 1
+        found = (at >= 0) & (last <= high[at]) if len(low) else np.zeros(len(first), np.bool_)
+        return np.where(found, place[at] if len(low) else -1, -1).astype(np.int32)
+
+    @cached_property
+    def _intervals(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int32]]:
+        cells = self.cells if self.cells is not None else self._interior()
+        low, high = _interval(np.concatenate(cells))
+        place = np.repeat(np.arange(len(cells), dtype=np.int32), [len(c) for c in cells])
+        order = np.argsort(low)
+        return low[order], high[order], place[order]
+
+    def _interior(self) -> tuple[NDArray[np.uint64], ...]:
+        """The H3 cells that lie wholly in exactly one place, compacted, per place; 10 s for the prefectures of China."""
+        area = _km2(self.polygons).sum()
+        resolution = next(
+            (r for r in range(8, -1, -1) if area / h3.average_hexagon_area(r) <= CELLS_A_PLACE * len(self.codes)), 0
+        )
+        reach = REACH * h3.average_hexagon_edge_length(resolution, "m")
+        out = []
+        for i, polygon in enumerate(self.polygons):
+            cells = np.asarray(h3.geo_to_cells(polygon, resolution), np.uint64)
+            centre = np.array([h3.cell_to_latlng(c) for c in cells.tolist()]).reshape(-1, 2)
+            lat, lon = np.ascontiguousarray(centre[:, 0]), np.ascontiguousarray(centre[:, 1])
+            whole = self.borders.nearest(lat, lon, reach) < 0  # no edge within reach: one side of every border
+            whole &= self.borders.locate(lat, lon) == i
+            whole &= self.borders.alone(lat, lon, np.zeros(len(lat)), np.full(len(lat), i, np.int32))
+            out.append(np.sort(np.asarray(h3.compact_cells(cells[whole]), np.uint64)))
+        return tuple(out)
+
+    def save(self, path: str | Path) -> None:
+        """Write boundaries, names and the H3 index to one Parquet file, for `Places.load`."""
+        cells = self.cells if self.cells is not None else self._interior()
+        table = pa.table(
+            {
+                "code": pa.array(self.codes, pa.string()),
+                "name": pa.array(self.names, pa.string()),
+                "name_en": pa.array(self.names_en, pa.string()),
+                "province": pa.array(self.provinces, pa.string()),
+                "geometry": self.wkb,
+                "h3": pa.array(cells, pa.list_(pa.uint64())),
+            }
+        ).replace_schema_metadata({"travelcard": "places", "version": _VERSION})
+        pq.write_table(
+            table,
+            path,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=False,
+            column_encoding={"h3.list.element": "DELTA_BINARY_PACKED"},
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Places:
+        """Read what `save` wrote. Raises `InputError` for any other file."""
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
+        metadata = table.schema.metadata or {}
+        if metadata.get(b"travelcard") != b"places" or metadata.get(b"version") != _VERSION.encode():
+            raise InputError(f"{path} is no file of places (version {_VERSION}): read boundaries with places.from_file")
+        text = (tuple(table[c].to_pylist()) for c in ("code", "name", "name_en", "province"))
+        lists = table["h3"].combine_chunks()
+        cells = np.split(lists.flatten().to_numpy(), np.cumsum(lists.value_lengths().to_numpy())[:-1])
+        return cls(*text, table["geometry"].combine_chunks(), tuple(cells))
+
+
+def _interval(cells: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """First and last H3 position of the descendants of each cell: the unused digits all 0, and all 7."""
+    position = cells & _POSITION
+    unused = np.uint64(3) * (np.uint64(15) - (cells >> np.uint64(52) & np.uint64(15)))
+    mask = (np.uint64(1) << unused) - np.uint64(1)
+    return position & ~mask, position | mask
+
+
+def _positions(lat: ArrayLike, lon: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    y, x = (np.ascontiguousarray(a, np.float64) for a in (lat, lon))
+    if y.shape != x.shape or y.ndim != 1:
+        raise InputError(f"lat and lon: expected one array of numbers each, equally long, got {y.shape} and {x.shape}")
+    return y, x
+
+
+def _metres(what: str, value: NDArray[np.float64]) -> None:
+    if not (np.isfinite(value) & (value >= 0)).all():
+        raise InputError(f"{what}: expected metres, 0 or more")
+
+
+def _km2(geometry: NDArray[Any]) -> NDArray[np.float64]:
+    """Areas of geometries in degrees, by a cylindrical equal-area projection of the sphere."""
+
+    def project(xy: NDArray[np.float64]) -> NDArray[np.float64]:
+        return 6371.0072 * np.column_stack([np.radians(xy[:, 0]), np.sin(np.radians(xy[:, 1]))])
+
+    return shapely.area(shapely.transform(np.asarray(geometry, object), project))
+
+
+@lru_cache(maxsize=1)
+def china() -> Places:
+    """The prefecture-level places of China in 2022 with HKG, MAC and TWN, read once (371 places; NOTICE has the source)."""
+    with as_file(files("travelcard") / "data" / "china.parquet") as path:
+        return Places.load(path)
+
+
+def from_polygons(
+    codes: Sequence[str],
+    names: Sequence[str],
+    provinces: Sequence[str | None],
+    geometries: Iterable[Any],
+    names_en: Sequence[str | None] | None = None,
+) -> Places:
+    """Places of shapely polygons in degrees, WGS 84, x = longitude; they may overlap (the smaller code wins).
+
+    Raises one `InputError` with every duplicate code, and every geometry that is no valid polygon in range.
+    """
+    polygons = np.array(list(geometries), dtype=object)
+    if not len(codes) == len(names) == len(provinces) == len(polygons) == len(names_en or codes):
+        raise InputError("codes, names, provinces and geometries: expected equally many of each")
+    _refuse("the boundaries", _problems(list(codes), polygons))
+    order = sorted(range(len(codes)), key=lambda i: codes[i].encode())
+    return Places(
+        tuple(codes[i] for i in order),
+        tuple(names[i] for i in order),
+        tuple(names_en[i] if names_en else None for i in order),
+        tuple(provinces[i] or "" for i in order),
+        pa.array(shapely.to_wkb(polygons[order]), pa.binary()),
+    )
+
+
+def from_file(
+    path: str | Path,
+    *,
+    code: str = "code",
+    name: str = "name",
+    province: str | None = None,
+    name_en: str | None = None,
+    crs: str = "WGS84",
+) -> Places:
+    """Places of a boundary file: GeoParquet, GeoJSON, a shapefile, or whatever else GDAL reads.
+
+    Parameters
+    ----------
+    code, name, province, name_en : the columns to read; the last two may be left out.
+    crs : ``"WGS84"``, or ``"GCJ-02"`` for the shifted coordinates of Chinese web maps, which are converted.
+
+    Raises
+    ------
+    InputError
+        One error with all that does not fit: missing columns, another declared coordinate system, duplicate codes,
+        geometries that are no valid polygons, swapped coordinates, and polygons that overlap by more than a sliver
+        (1 km2, or 1 % of the smaller one).
+    MissingExtra
+        Formats other than GeoParquet need ``travelcard[places]``.
+    """
+    if crs not in ("WGS84", "GCJ-02"):
+        raise InputError(f"crs {crs!r}: expected 'WGS84' or 'GCJ-02'")
+    columns, wkb, declared = _read_parquet(path) if Path(path).suffix == ".parquet" else _read_gdal(path)
+    lines = []
+    for argument, column in (("code", code), ("name", name), ("province", province), ("name_en", name_en)):
+        if column is not None and column not in columns:
+            found = ", ".join(columns) or "no column"
+            lines.append(f'{argument}  column {column!r} is missing  found {found}: pass {argument}="..."')
+    if declared is not None and declared not in _WGS84:
+        lines.append(
+            f"crs  declared as {declared.split(',')[0]}: convert the file to WGS 84 longitude/latitude (EPSG:4326)"
+        )
+    if not len(wkb):
+        lines.append("no rows")
+    _refuse(str(path), lines)
+    codes, names = columns[code], columns[name]
+    lines += [
+        f"row {i}: no {what}" for what, got in (("code", codes), ("name", names)) for i, v in enumerate(got) if not v
+    ]
+    codes = [str(c) for c in codes]
+    polygons = shapely.from_wkb(np.asarray(wkb, object))
+    lines += _problems(codes, polygons)
+    if not lines:
+        if crs == "GCJ-02":
+            polygons = shapely.transform(polygons, lambda xy: np.column_stack(from_gcj02(xy[:, 1], xy[:, 0])[::-1]))
+            lines += _problems(codes, polygons)
+        lines += _overlaps(codes, polygons)
+    _refuse(str(path), lines)
+    provinces = columns[province] if province is not None else [None] * len(codes)
+    return from_polygons(codes, names, provinces, polygons, columns[name_en] if name_en is not None else None)
+
+
+def _refuse(where: str, lines: list[str]) -> None:
+    if lines:
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise InputError(f"{where} cannot be read as places: {count}\n  " + "\n  ".join(lines))
+
+
+def _problems(codes: list[str], polygons: NDArray[Any]) -> list[str]:
+    """All that keeps polygons from being places, one line each."""
+    if not codes:
+        return ["no rows"]
+    lines = [f"{code}: {n} rows have this code" for code, n in sorted(Counter(codes).items()) if n > 1]
+    kind = shapely.get_type_id(polygons)
+    empty = shapely.is_missing(polygons) | shapely.is_empty(polygons)
+    fit = np.isin(kind, (3, 6)) & ~empty
+    for i in np.flatnonzero(~fit):
+        what = "no geometry" if empty[i] else f"a {shapely.geometry.base.BaseGeometry.geom_type.fget(polygons[i])}"
+        lines.append(f"{codes[i]}: {what}, expected a Polygon or MultiPolygon")
+    bad = fit & ~shapely.is_valid(polygons)
+    lines += [f"{codes[i]}: {shapely.is_valid_reason(polygons[i])}" for i in np.flatnonzero(bad)]
+    if fit.any():
+        west, south, east, north = shapely.total_bounds(polygons[fit])
+        inside = west >= -180 and east <= 180 and south >= -90 and north <= 90
+        turned = west >= 3 and east <= 54 and south >= 73 and north <= 136  # China, with the axes exchanged
+        adcodes = all(len(c) == 6 and c.isdigit() for c in codes)
+        if inside and not (turned and adcodes):
+            return lines
+        fits_swapped = west >= -90 and east <= 90 and south >= -180 and north <= 180
+        lines.append(
+            f"coordinates x {west:.6g} to {east:.6g}, y {south:.6g} to {north:.6g}: "
+            + ("latitude and longitude are swapped" if fits_swapped else "not longitude and latitude in degrees")
+        )
+    return lines
+
+
+def _overlaps(codes: list[str], polygons: NDArray[Any]) -> list[str]:
+    """The pairs of polygons that share more than a sliver, one line each."""
+    one, other = shapely.STRtree(polygons).query(polygons, predicate="intersects")
+    one, other = one[one < other], other[one < other]
+    shared = _km2(shapely.intersection(polygons[one], polygons[other]))
+    area = _km2(polygons)
+    too_much = (shared >= SLIVER_KM2) | (shared >= SLIVER_SHARE * np.minimum(area[one], area[other]))
+    pairs = sorted((*sorted((codes[one[k]], codes[other[k]])), shared[k]) for k in np.flatnonzero(too_much))
+    return [f"{a} and {b} overlap by {km2:.3g} km2" for a, b, km2 in pairs]
+
+
+def _read_parquet(path: str | Path) -> tuple[dict[str, list[Any]], list[bytes], str | None]:
+    """Columns, WKB and declared coordinate system of a GeoParquet file (GDAL's wheels have no Parquet driver)."""
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
+    geo = json.loads((table.schema.metadata or {}).get(b"geo", b"{}"))
+    column = geo.get("primary_column")
+    about = geo.get("columns", {}).get(column, {})
+    if about.get("encoding") != "WKB" or column not in table.column_names:
+        raise InputError(f"{path} cannot be read as places: it is no GeoParquet file with WKB geometry")
+    crs = about.get("crs", {"id": {"authority": "OGC", "code": "CRS84"}})  # the format's default; null: not declared
+    declared = None
+    if crs is not None:
+        declared = f"{crs['id']['authority']}:{crs['id']['code']}" if "id" in crs else str(crs.get("name", "unnamed"))
+    columns = {n: table[n].to_pylist() for n in table.column_names if n != column}
+    return columns, table[column].to_pylist(), declared
+
+
+def _read_gdal(path: str | Path) -> tuple[dict[str, list[Any]], list[bytes], str | None]:
+    """Columns, WKB and declared coordinate system of any other vector file."""
+    try:
+        import pyogrio  # noqa: PLC0415  an extra
+    except ImportError as error:
+        raise MissingExtra(f"{path}: reading it needs pyogrio: pip install 'travelcard[places]'") from error
+    try:
+        meta, _, wkb, fields = pyogrio.raw.read(path)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
+    return {n: list(f) for n, f in zip(meta["fields"], fields, strict=True)}, list(wkb), meta["crs"]
+
+
+def from_gcj02(lat: ArrayLike, lon: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """WGS 84 latitudes and longitudes of GCJ-02 ones, to a millimetre; what is outside China is left as it is."""
+    goal_y, goal_x = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
+    # the rectangle in which the published shift applies
+    shifted = (goal_x >= 72.004) & (goal_x <= 137.8347) & (goal_y >= 0.8293) & (goal_y <= 55.8271)
+    y, x = goal_y.copy(), goal_x.copy()
+    for _ in range(8):  # the shift changes by less than a thousandth of a step: each turn gains three digits
+        dy, dx = _gcj02_shift(y, x)
+        y, x = np.where(shifted, goal_y - dy, goal_y), np.where(shifted, goal_x - dx, goal_x)
+    return y, x
+
+
+def _gcj02_shift(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """GCJ-02 minus WGS 84 in degrees: the shift as published (eviltransform and many others), on Krasovsky's ellipsoid."""
+    x, y, pi, sin = lon - 105.0, lat - 35.0, np.pi, np.sin
+    root = np.sqrt(np.abs(x))
+    wave = (20.0 * sin(6.0 * x * pi) + 20.0 * sin(2.0 * x * pi)) * 2.0 / 3.0
+    north = -100.0 + 2.0 * x + 3.0 * y + 0.2 * y * y + 0.1 * x * y + 0.2 * root + wave
+    north += (20.0 * sin(y * pi) + 40.0 * sin(y / 3.0 * pi)) * 2.0 / 3.0
+    north += (160.0 * sin(y / 12.0 * pi) + 320.0 * sin(y / 30.0 * pi)) * 2.0 / 3.0
+    east = 300.0 + x + 2.0 * y + 0.1 * x * x + 0.1 * x * y + 0.1 * root + wave
+    east += (20.0 * sin(x * pi) + 40.0 * sin(x / 3.0 * pi)) * 2.0 / 3.0
+    east += (150.0 * sin(x / 12.0 * pi) + 300.0 * sin(x / 30.0 * pi)) * 2.0 / 3.0
+    a, e2 = 6378245.0, 0.00669342162296594323
+    phi = np.radians(lat)
+    w = 1.0 - e2 * sin(phi) ** 2
+    return np.degrees(north * w**1.5 / (a * (1.0 - e2))), np.degrees(east * np.sqrt(w) / (a * np.cos(phi)))
+
+
+@lru_cache(maxsize=1)
+def _countries() -> dict[str, tuple[str, str]]:
+    return {code: (zh, en) for code, zh, en in countries().iter_rows()}
+
+
+@lru_cache(maxsize=1)
+def countries() -> pl.DataFrame:
+    """Countries and regions: `alpha3` (ISO 3166-1, and XKX), `zh`, `en`; sorted by code."""
+    return pl.read_csv((files("travelcard") / "data" / "countries.csv").read_bytes())
+
+
+@lru_cache(maxsize=1)
+def country_of_mcc() -> dict[str, str]:
+    """Three-digit mobile country code to alpha-3; the home country's (460, 461) and 9xx name no country abroad."""
+    table = pl.read_csv(
+        (files("travelcard") / "data" / "mcc_country.csv").read_bytes(), columns=["mcc", "country"], infer_schema=False
+    )
+    return {m: c for m, c in table.iter_rows() if m not in HOME_MCC and not m.startswith("9") and c}
+
+
+def is_abroad(code: str) -> bool:
+    """Whether a place is abroad: a country's code, and not HKG, MAC or TWN.
+
+    >>> [is_abroad(code) for code in ("JPN", "HKG", "330100")]
+    [True, False, False]
+    """
+    return len(code) == 3 and code.isalpha() and code not in DOMESTIC

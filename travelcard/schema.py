@@ -1,0 +1,354 @@
+"""One declared Arrow schema per table: the checks, the Delta writer, the docs and `synth` all read it here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+
+from travelcard.errors import InputError
+
+__all__ = [
+    "CARDS",
+    "CORRECTIONS",
+    "INVENTORY",
+    "PINGS",
+    "REASONS",
+    "REJECTS",
+    "RISK",
+    "RUNS",
+    "STATUSES",
+    "STAYS",
+    "VISITS",
+    "Column",
+    "Table",
+    "arrow_table",
+    "bucket_of",
+]
+
+SECONDS = pa.timestamp("us", tz="UTC")  # every time travelcard writes: whole seconds, UTC
+
+# Why a ping could not be used, in the order in which the reasons are tried (DESIGN 3.1): the first that applies.
+REASONS = (
+    "null_subscriber",
+    "null_time",
+    "bad_time",
+    "outside_day",
+    "null_cell",
+    "bad_position",
+    "unknown_cell",
+    "no_place",
+)
+
+# What a column accepts, by the word that an error message uses for it.
+_FAMILIES = {
+    "integer": pa.types.is_integer,
+    "string": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t),
+    "float": pa.types.is_floating,
+    "timestamp": pa.types.is_timestamp,
+    "date": pa.types.is_date,
+    "boolean": pa.types.is_boolean,
+    "list": lambda t: pa.types.is_list(t) or pa.types.is_large_list(t),
+    "map": pa.types.is_map,
+}
+_LOST_DIGITS = "ids read as floats have lost digits: read them as text"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column: its name, the Arrow type that travelcard works with, and what an input may bring instead.
+
+    `type` None stands for an id (subscriber or cell): int64 or string, as the input has it.
+    """
+
+    name: str
+    type: pa.DataType | None
+    accepts: tuple[str, ...]
+    required: bool = True
+    nullable: bool = False
+
+    def problem(self, got: pa.DataType | None, others: Iterable[str]) -> str | None:
+        """What is wrong with a column of type `got` (None: absent), as one line; None when it fits."""
+        expected = f"{self.name}  expected {' or '.join(self.accepts)}, "
+        if got is None:
+            return f'{expected}missing  found {", ".join(others) or "no column"}: pass columns={{"{self.name}": "..."}}'
+        if any(_FAMILIES[family](got) for family in self.accepts) or (pa.types.is_null(got) and self.nullable):
+            return None
+        lost = pa.types.is_floating(got) and "integer" in self.accepts and "string" in self.accepts
+        return f"{expected}got {got}" + (f"  {_LOST_DIGITS}" if lost else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A declared table: its name, its columns, and the columns it is partitioned by in the store."""
+
+    name: str
+    columns: tuple[Column, ...]
+    partition: tuple[str, ...] = ()
+
+    def arrow(self, *, ids: pa.DataType | None = None) -> pa.Schema:
+        """The Arrow schema; `ids` is the type of the id columns (int64 by default, string for pseudonyms)."""
+        return pa.schema([pa.field(c.name, c.type or ids or pa.int64(), c.nullable) for c in self.columns])
+
+    def problems(self, schema: pa.Schema, columns: Mapping[str, str] | None = None) -> list[str]:
+        """All that keeps a table of this Arrow schema from fitting, one line each."""
+        names = dict(columns or {})
+        known = {c.name for c in self.columns}
+        lines = [f"columns  {k!r} is no column of {self.name}" for k in names if k not in known]
+        for column in self.columns:
+            source = names.get(column.name, column.name)
+            at = schema.get_field_index(source)
+            if at < 0 and not column.required and column.name not in names:
+                continue
+            line = column.problem(schema.field(at).type if at >= 0 else None, schema.names)
+            if line is not None:
+                lines.append(line)
+        return lines
+
+    def check(self, schema: pa.Schema, where: str, columns: Mapping[str, str] | None = None) -> None:
+        """Raise one `InputError` with every problem of `schema`, got beside expected."""
+        lines = self.problems(schema, columns)
+        if lines:
+            count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+            raise InputError(f"{where} does not fit `{self.name}`: {count}\n  " + "\n  ".join(lines))
+
+    def read(self, data: Any, *, where: str | None = None, columns: Mapping[str, str] | None = None) -> pa.Table:
+        """`data` as an Arrow table of exactly these columns and types, or one error that names every problem.
+
+        `data` is anything with the Arrow PyCapsule interface. Optional columns that are absent come back all null;
+        columns that are not declared are left out. Raises `InputError` for missing columns, wrong types and nulls
+        where none may be.
+        """
+        table = arrow_table(data)
+        where = where or f"the {self.name} table"
+        self.check(table.schema, where, columns)
+        names = dict(columns or {})
+        arrays, fields, lines = [], [], []
+        for column in self.columns:
+            source = names.get(column.name, column.name)
+            if source in table.column_names:
+                array = table.column(source)
+                wanted = column.type or (pa.int64() if pa.types.is_integer(array.type) else pa.string())
+                try:
+                    array = array.cast(wanted)
+                except pa.ArrowInvalid as error:
+                    lines.append(f"{column.name}  cannot be read as {wanted}: {_without_value(error)}")
+                    continue
+            else:
+                wanted = column.type or pa.int64()
+                array = pa.chunked_array([pa.nulls(len(table), wanted)])
+            if array.null_count and not column.nullable:
+                lines.append(f"{column.name}  {array.null_count} null of {len(array)} rows")
+            arrays.append(array)
+            fields.append(pa.field(column.name, wanted, column.nullable))
+        if lines:
+            raise InputError(f"{where} does not fit `{self.name}`: {len(lines)} problems\n  " + "\n  ".join(lines))
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _without_value(error: pa.ArrowInvalid) -> str:
+    """An Arrow cast error without the value it quotes: the value may be a subscriber."""
+    return str(error).split(":")[0]
+
+
+def arrow_table(data: Any) -> pa.Table:
+    """Any object with the Arrow PyCapsule interface (polars, pyarrow, pandas, duckdb) as a pyarrow table."""
+    if isinstance(data, pa.Table):
+        return data
+    collect = getattr(data, "collect", None)  # a polars LazyFrame has no capsule of its own
+    if collect is not None and not hasattr(data, "__arrow_c_stream__"):
+        data = collect()
+    if not hasattr(data, "__arrow_c_stream__"):
+        raise InputError(f"expected a table (polars, pyarrow, pandas, duckdb), got {type(data).__name__}")
+    return pa.table(data)
+
+
+def bucket_of(subscriber: int | str, buckets: int) -> int:
+    """The bucket of a subscriber: the top bits of its 64-bit word times 2^64 / the golden ratio.
+
+    The word of an integer is itself folded once (``x ^ x >> 32``); of a string, the FNV-1a hash of its UTF-8 bytes.
+    `buckets` is a power of two from 1 to 4096. The rule is part of a store: changing it would orphan every file.
+
+    >>> bucket_of(13800001234, 64), bucket_of("a1b2", 64)
+    (50, 1)
+    """
+    if isinstance(subscriber, str):
+        word = 0xCBF29CE484222325
+        for byte in subscriber.encode():
+            word = ((word ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+    else:
+        word = int(subscriber)
+    word ^= word >> 32
+    return ((word * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF) >> (64 - (buckets.bit_length() - 1)) if buckets > 1 else 0
+
+
+_ID = ("integer", "string")
+_TIME = ("timestamp",)
+_INT = ("integer",)
+_TEXT = ("string",)
+
+
+def _subscriber() -> Column:
+    return Column("subscriber", None, _ID)
+
+
+def _struct_list(*fields: tuple[str, pa.DataType]) -> pa.DataType:
+    return pa.list_(pa.struct(list(fields)))
+
+
+_VISIT = _struct_list(
+    ("place", pa.string()),
+    ("name", pa.string()),
+    ("first", SECONDS),
+    ("last", SECONDS),
+    ("longest_s", pa.int32()),
+    ("days", pa.int32()),
+    ("marked", pa.bool_()),
+)
+_REASON = _struct_list(("rule", pa.string()), ("place", pa.string()), ("from", SECONDS), ("to", SECONDS))
+
+PINGS = Table(
+    "pings",
+    (
+        _subscriber(),
+        Column("time", SECONDS, _TIME),
+        Column("place", pa.string(), _TEXT),
+        Column("inner", pa.bool_(), ("boolean",), required=False, nullable=True),
+    ),
+)
+STAYS = Table(
+    "stays",
+    (
+        _subscriber(),
+        Column("place", pa.string(), _TEXT),
+        Column("arrive", SECONDS, _TIME),
+        Column("depart", SECONDS, _TIME),
+        Column("pings", pa.int32(), _INT),
+        Column("inner", pa.int32(), _INT),
+    ),
+    partition=("day", "bucket"),
+)
+VISITS = Table(
+    "visits",
+    (
+        _subscriber(),
+        Column("place", pa.string(), _TEXT),
+        Column("first", SECONDS, _TIME),
+        Column("last", SECONDS, _TIME),
+        Column("days", pa.int32(), _INT),
+        Column("longest_s", pa.int32(), _INT),
+        Column("transit", pa.bool_(), ("boolean",)),
+        Column("days_seen", pa.int32(), _INT),
+    ),
+)
+REJECTS = Table(
+    "rejects",
+    (
+        Column("reason", pa.string(), _TEXT),
+        Column("file", pa.string(), _TEXT),
+        Column("row", pa.int64(), _INT),
+        Column("value", pa.string(), _TEXT, nullable=True),
+    ),
+    partition=("day",),
+)
+CARDS = Table(
+    "cards",
+    (
+        _subscriber(),
+        Column("colour", pa.string(), _TEXT),
+        Column("visits", _VISIT, ("list",)),
+        Column("reasons", _REASON, ("list",)),
+        Column("days_seen", pa.int32(), _INT),
+    ),
+    partition=("as_of", "bucket"),
+)
+CORRECTIONS = Table(
+    "corrections",
+    (
+        _subscriber(),
+        Column("place", pa.string(), _TEXT),
+        Column("from", pa.date32(), ("date",)),
+        Column("to", pa.date32(), ("date",)),
+        Column("reason", pa.string(), _TEXT, required=False, nullable=True),
+        Column("by", pa.string(), _TEXT, required=False, nullable=True),
+        Column("at", SECONDS, _TIME, required=False, nullable=True),
+    ),
+)
+STATUSES = Table(
+    "statuses",
+    (
+        _subscriber(),
+        Column("status", pa.string(), _TEXT),
+        Column("from", pa.date32(), ("date",)),
+        Column("to", pa.date32(), ("date",), required=False, nullable=True),
+    ),
+)
+RISK = Table(
+    "risk",
+    (
+        Column("place", pa.string(), _TEXT),
+        Column("level", pa.string(), _TEXT),
+        Column("from", pa.date32(), ("date",), required=False, nullable=True),
+        Column("to", pa.date32(), ("date",), required=False, nullable=True),
+    ),
+)
+INVENTORY = Table(
+    "cells",
+    (
+        Column("cell", None, _ID),
+        Column("lat", pa.float64(), ("float", "integer"), nullable=True),
+        Column("lon", pa.float64(), ("float", "integer"), nullable=True),
+        Column("range", pa.float64(), ("float", "integer"), required=False, nullable=True),
+        Column("valid_date_start", pa.date32(), ("date",), required=False, nullable=True),
+        Column("valid_date_end", pa.date32(), ("date",), required=False, nullable=True),
+    ),
+)
+_COUNTS = pa.map_(pa.string(), pa.int64())
+RUNS = Table(
+    "runs",
+    (
+        Column("day", pa.date32(), ("date",)),
+        Column("what", pa.string(), _TEXT),
+        Column("started", SECONDS, _TIME),
+        Column("seconds", pa.float64(), ("float",)),
+        Column("read", pa.int64(), _INT),
+        Column("clean", pa.int64(), _INT),
+        Column("merged", pa.int64(), _INT),
+        Column("rejected", _COUNTS, ("map",)),
+        Column("subscribers", pa.int64(), _INT),
+        Column("cards", _COUNTS, ("map",)),
+        Column("policy", pa.string(), _TEXT, nullable=True),
+        Column("policy_hash", pa.string(), _TEXT, nullable=True),
+        Column("risk_date", pa.date32(), ("date",), nullable=True),
+        Column("missing", pa.list_(pa.date32()), ("list",)),
+        Column("versions", pa.string(), _TEXT),
+        Column("settings", pa.string(), _TEXT),
+    ),
+)
+
+# A ping inside the kernel is a subscriber and one 32-bit event: 17 bits second of the day, 14 bits place index,
+# 1 bit inner. Sorting events sorts by (second, place), the order of DESIGN 3.3; 17 bits hold the 25 hours of a day
+# on which the clock is set back. Place indices follow the bytewise order of the place codes.
+SECOND_SHIFT = 15
+MAX_PLACES = 1 << 14
+REJECTED = 0xFFFF0000  # events from here on hold an index into REASONS: no day has a second 131,070
+
+
+def zone(name: str) -> ZoneInfo:
+    """A time zone of the tz database by name, or one `InputError`."""
+    try:
+        return ZoneInfo(name)
+    except (LookupError, ValueError, OSError) as error:
+        raise InputError(f"{name!r} is no time zone: give a name of the tz database, such as Asia/Shanghai") from error
+
+
+def midnights(first: date, days: int, tz: str) -> np.ndarray:
+    """UTC seconds of the starts of `days` + 1 calendar days in `tz`, int64: day i is [out[i], out[i + 1])."""
+    where = zone(tz)
+    starts = (datetime.combine(first + timedelta(days=i), datetime.min.time(), where) for i in range(days + 1))
+    return np.array([int(start.timestamp()) for start in starts], np.int64)

@@ -1,0 +1,613 @@
+"""The kernel: one bucket's pings to stays; and `stitch`, the one merge that makes stays of pings and windows of days.
+
+A subscriber's pings of a day are laid side by side by a counting sort, are then nearly in order already, and one loop
+cuts the runs. Nothing is sorted globally and no interpreter lock is held (DESIGN 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from travelcard.errors import InputError
+from travelcard.schema import (
+    MAX_PLACES,
+    PINGS,
+    REJECTED,
+    SECOND_SHIFT,
+    SECONDS,
+    STAYS,
+    arrow_table,
+    midnights,
+    zone,
+)
+
+__all__ = ["MAX_SILENCE", "stays", "stitch"]
+
+MAX_SILENCE = timedelta(hours=12)  # a night with the phone off (FACTS 4)
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_EMPTY = np.int32(-1)
+
+
+# ---------------------------------------------------------------------------------------------------- the kernel
+
+
+@njit(cache=True, nogil=True)
+def buckets_of(ids: np.ndarray, buckets: int) -> np.ndarray:
+    """`schema.bucket_of` for an array of integer ids."""
+    out = np.zeros(len(ids), np.int16)
+    bits = 0
+    while (1 << bits) < buckets:
+        bits += 1
+    if bits:
+        shift = np.uint64(64 - bits)
+        for i in range(len(ids)):
+            word = np.uint64(ids[i])
+            word ^= word >> np.uint64(32)
+            out[i] = (word * _GOLDEN) >> shift
+    return out
+
+
+@njit(cache=True, nogil=True)
+def scatter(ids: np.ndarray, events: np.ndarray, bucket: np.ndarray, buckets: int):
+    """Rows grouped by bucket, rejected ones left out: (ids, events, starts), starts of length `buckets` + 1."""
+    starts = np.zeros(buckets + 1, np.int64)
+    for i in range(len(ids)):
+        if events[i] < REJECTED:
+            starts[bucket[i] + 1] += 1
+    for b in range(buckets):
+        starts[b + 1] += starts[b]
+    at = starts[:-1].copy()
+    out_ids = np.empty(starts[-1], np.int64)
+    out_events = np.empty(starts[-1], np.uint32)
+    for i in range(len(ids)):
+        if events[i] < REJECTED:
+            k = at[bucket[i]]
+            at[bucket[i]] = k + 1
+            out_ids[k] = ids[i]
+            out_events[k] = events[i]
+    return out_ids, out_events, starts
+
+
+@njit(cache=True, nogil=True)
+def _number_on(ids, begin, n, keys, slots, unique, counts, numbers):
+    """Number ids from row `begin` on, with `n` known so far, until the ids or the room for new ones end."""
+    mask = np.uint64(len(slots) - 1)
+    shift = np.uint64(0)
+    while mask >> shift:
+        shift += np.uint64(1)
+    shift = np.uint64(64) - shift
+    for i in range(begin, len(ids)):
+        key = ids[i]
+        word = np.uint64(key)
+        word ^= word >> np.uint64(29)  # not the fold of buckets_of: inside a bucket its top bits are all alike
+        h = (word * _GOLDEN) >> shift
+        while slots[h] != _EMPTY and keys[h] != key:
+            h = (h + np.uint64(1)) & mask
+        k = slots[h]
+        if k == _EMPTY:
+            if n == len(unique):
+                return i, n
+            k = np.int32(n)
+            keys[h], slots[h], unique[n], counts[n] = key, k, key, 0
+            n += 1
+        counts[k] += 1
+        numbers[i] = k
+    return len(ids), n
+
+
+@njit(cache=True, nogil=True)
+def number(ids: np.ndarray):
+    """Ids numbered in the order in which they first appear: (number of each row, the distinct ids, their counts)."""
+    numbers = np.empty(len(ids), np.int32)
+    room = 1 << 11
+    unique, counts = np.empty(room, np.int64), np.empty(room, np.int64)
+    keys, slots = np.empty(2 * room, np.int64), np.full(2 * room, _EMPTY, np.int32)
+    done, n = _number_on(ids, 0, 0, keys, slots, unique, counts, numbers)
+    while done < len(ids):  # half full: a table four times as large, in which the known ids keep their numbers
+        room *= 4
+        known, counted = unique[:n], counts[:n]
+        unique, counts = np.empty(room, np.int64), np.empty(room, np.int64)
+        keys, slots = np.empty(2 * room, np.int64), np.full(2 * room, _EMPTY, np.int32)
+        _number_on(known, 0, 0, keys, slots, unique, counts, np.empty(n, np.int32))
+        counts[:n] = counted
+        done, n = _number_on(ids, done, n, keys, slots, unique, counts, numbers)
+    return numbers, unique[:n], counts[:n]
+
+
+@njit(cache=True, nogil=True)
+def lay(numbers: np.ndarray, counts: np.ndarray, order: np.ndarray):
+    """The counting sort by subscriber, stable: (row at each position, start of each subscriber in `order`)."""
+    starts = np.zeros(len(counts) + 1, np.int64)
+    at = np.empty(len(counts), np.int64)
+    for r in range(len(order)):
+        at[order[r]] = starts[r]
+        starts[r + 1] = starts[r] + counts[order[r]]
+    rows = np.empty(len(numbers), np.uint32)
+    for i in range(len(numbers)):
+        k = at[numbers[i]]
+        at[numbers[i]] = k + 1
+        rows[k] = i
+    return rows, starts
+
+
+@njit(cache=True, nogil=True)
+def _lay_events(numbers: np.ndarray, events: np.ndarray, counts: np.ndarray, order: np.ndarray):
+    """As `lay`, but moving the events themselves: one random write a ping, no gather after it."""
+    starts = np.zeros(len(counts) + 1, np.int64)
+    at = np.empty(len(counts), np.int64)
+    for r in range(len(order)):
+        at[order[r]] = starts[r]
+        starts[r + 1] = starts[r] + counts[order[r]]
+    laid = np.empty(len(events), np.uint32)
+    for i in range(len(events)):
+        k = at[numbers[i]]
+        at[numbers[i]] = k + 1
+        laid[k] = events[i]
+    return laid, starts
+
+
+@njit(cache=True, nogil=True)
+def _in_order(events: np.ndarray) -> None:
+    """Sort one subscriber's events: files are nearly in time order, so this is a check and a short insertion sort."""
+    budget = 8 * len(events)  # shifts; past it the input was in no order at all
+    for i in range(1, len(events)):
+        event = events[i]
+        j = i - 1
+        while j >= 0 and events[j] > event:
+            events[j + 1] = events[j]
+            j -= 1
+        events[j + 1] = event
+        budget -= i - 1 - j
+        if budget < 0:
+            events.sort()
+            return
+
+
+@njit(cache=True, nogil=True)
+def _runs(events: np.ndarray, starts: np.ndarray, max_silence: int):
+    """Cut every subscriber's events into stays: (subscriber, place, arrive, depart, pings, inner), and pings merged.
+
+    The arrays are as long as the events; pages that hold no stay are never touched, so they cost no memory.
+    """
+    n = len(events)
+    who = np.empty(n, np.int32)
+    place = np.empty(n, np.int16)
+    arrive, depart = np.empty(n, np.int32), np.empty(n, np.int32)
+    pings, inner = np.empty(n, np.int32), np.empty(n, np.int32)
+    k = -1
+    merged = 0
+    for s in range(len(starts) - 1):
+        mine = events[starts[s] : starts[s + 1]]
+        _in_order(mine)
+        here = -1
+        last = np.uint32(REJECTED)
+        for event in mine:
+            if event >> 1 == last >> 1:  # same second, same place: one ping, inner if any is
+                merged += 1
+                inner[k] += event & 1 if event != last else 0
+                last = event
+                continue
+            last = event
+            second = np.int32(event >> SECOND_SHIFT)
+            at = np.int16((event >> 1) & (MAX_PLACES - 1))
+            if at != here or second - depart[k] > max_silence:
+                k += 1
+                who[k], place[k], arrive[k], pings[k], inner[k] = s, at, second, 0, 0
+                here = at
+            depart[k] = second
+            pings[k] += 1
+            inner[k] += event & 1
+    k += 1
+    return (
+        who[:k].copy(),
+        place[:k].copy(),
+        arrive[:k].copy(),
+        depart[:k].copy(),
+        pings[:k].copy(),
+        inner[:k].copy(),
+        merged,
+    )
+
+
+def stays_of_bucket(ids: np.ndarray, events: np.ndarray, max_silence: int):
+    """One bucket's pings of one day to its stays, sorted by (subscriber, arrive, place).
+
+    `ids` int64, `events` uint32 (schema.SECOND_SHIFT tells the bits), any order. Returns (distinct ids ascending,
+    (who, place, arrive, depart, pings, inner), merged): `who` indexes the ids, times are seconds of the day.
+    """
+    numbers, unique, counts = number(ids)
+    order = np.argsort(unique)
+    events, starts = _lay_events(numbers, events, counts, order)
+    *columns, merged = _runs(events, starts, max_silence)
+    return unique[order], columns, merged
+
+
+@njit(cache=True, nogil=True)
+def _name_on(data, offsets, events, begin, n, slots, hashes, starts, arena, out):
+    """Number texts from row `begin` on until the rows or the room for new names end: (row reached, names known)."""
+    mask = np.uint64(len(slots) - 1)
+    for i in range(begin, len(events)):
+        a, b = np.int64(offsets[i]), np.int64(offsets[i + 1])
+        if events[i] >= REJECTED:
+            out[i] = -1
+            continue
+        word = np.uint64(0xCBF29CE484222325)  # FNV-1a, as in schema.bucket_of
+        for j in range(a, b):
+            word = (word ^ np.uint64(data[j])) * np.uint64(0x100000001B3)
+        h = word & mask
+        k = slots[h]
+        while k != _EMPTY:
+            same = hashes[k] == word and starts[k + 1] - starts[k] == b - a
+            j = 0
+            while same and j < b - a:
+                same = arena[starts[k] + j] == data[a + j]
+                j += 1
+            if same:
+                break
+            h = (h + np.uint64(1)) & mask
+            k = slots[h]
+        if k == _EMPTY:
+            if n == len(hashes) or starts[n] + b - a > len(arena):
+                return i, n
+            k = np.int32(n)
+            slots[h], hashes[k], starts[k + 1] = k, word, starts[k] + b - a
+            arena[starts[k] : starts[k + 1]] = data[a:b]
+            n += 1
+        out[i] = k
+    return len(events), n
+
+
+@njit(cache=True, nogil=True)
+def _rehash(hashes, n, slots):
+    """Lay the first `n` hashes into empty slots."""
+    mask = np.uint64(len(slots) - 1)
+    for k in range(n):
+        h = hashes[k] & mask
+        while slots[h] != _EMPTY:
+            h = (h + np.uint64(1)) & mask
+        slots[h] = k
+
+
+class Names:
+    """Text subscribers, numbered in the order in which they first appear: exact, the text itself is compared."""
+
+    def __init__(self) -> None:
+        self._n = 0
+        self._hashes, self._starts = np.empty(0, np.uint64), np.zeros(1, np.int64)
+        self._arena, self._slots = np.empty(0, np.uint8), np.empty(0, np.int32)
+        self._room(1 << 12, 1 << 17)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def _room(self, names: int, size: int) -> None:
+        """Room for so many names and bytes of text; what is known moves along."""
+        n, used = self._n, self._starts[self._n]
+        hashes, starts, arena = np.empty(names, np.uint64), np.zeros(names + 1, np.int64), np.empty(size, np.uint8)
+        hashes[:n], starts[: n + 1], arena[:used] = self._hashes[:n], self._starts[: n + 1], self._arena[:used]
+        self._hashes, self._starts, self._arena = hashes, starts, arena
+        self._slots = np.full(2 * names, _EMPTY, np.int32)
+        _rehash(hashes, n, self._slots)
+
+    def number(self, texts: pa.Array, events: np.ndarray) -> np.ndarray:
+        """The number of each text, int64; rows whose event is rejected get -1."""
+        _, offsets, data = texts.buffers()
+        ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+        raw = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+        out = np.empty(len(texts), np.int64)
+        done = 0
+        while True:
+            done, self._n = _name_on(
+                raw, ends, events, done, self._n, self._slots, self._hashes, self._starts, self._arena, out
+            )
+            if done == len(texts):
+                return out
+            longest = int(ends[done + 1] - ends[done])
+            self._room(4 * len(self._hashes), 4 * len(self._arena) + longest)
+
+    def buckets(self, numbers: np.ndarray, buckets: int) -> np.ndarray:
+        """`schema.bucket_of` of the text behind each number."""
+        return buckets_of(self._hashes[np.maximum(numbers, 0)].view(np.int64), buckets)
+
+    def texts(self) -> pa.Array:
+        """The names in the order of their numbers."""
+        n = self._n
+        ends, arena = self._starts[: n + 1], self._arena[: self._starts[n]]
+        return pa.LargeStringArray.from_buffers(n, pa.py_buffer(ends), pa.py_buffer(arena)).cast(pa.string())
+
+    def ranked(self) -> tuple[pa.Array, np.ndarray]:
+        """(the names bytewise in order, the rank of every number)."""
+        texts = self.texts()
+        order = pc.array_sort_indices(texts)
+        rank = np.empty(len(order), np.int64)
+        rank[order.to_numpy()] = np.arange(len(order))
+        return texts.take(order), rank
+
+
+# ---------------------------------------------------------------------------------------------------- the merge
+
+
+@njit(cache=True, nogil=True)
+def join(place, arrive, depart, pings, inner, a, b, max_silence):
+    """Join, in place, neighbours among one subscriber's stays a..b-1 in one place with a gap <= max_silence."""
+    k = a
+    for i in range(a + 1, b):
+        if place[i] == place[k] and arrive[i] - depart[k] <= max_silence:
+            depart[k] = depart[i]
+            pings[k] += pings[i]
+            inner[k] += inner[i]
+        else:
+            k += 1
+            place[k], arrive[k], depart[k], pings[k], inner[k] = place[i], arrive[i], depart[i], pings[i], inner[i]
+    return k + 1 if b > a else a
+
+
+@njit(cache=True, nogil=True)
+def without_flicker(place, arrive, depart, pings, inner, a, b, flicker):
+    """Remove, in place, the 1st, 3rd, 5th ... of every maximal run of flicker candidates (DESIGN 3.4)."""
+    k = a
+    run = 0  # how many candidates stand in a row up to here
+    before_place, before_depart = -1, 0  # of the stay before i, as it was: k may have moved past it
+    for i in range(a, b):
+        candidate = (
+            a < i < b - 1
+            and before_place == place[i + 1]
+            and place[i] != before_place
+            and arrive[i + 1] - before_depart <= flicker
+        )
+        run = run + 1 if candidate else 0
+        before_place, before_depart = place[i], depart[i]
+        if run % 2 == 0:
+            place[k], arrive[k], depart[k], pings[k], inner[k] = place[i], arrive[i], depart[i], pings[i], inner[i]
+            k += 1
+    return k
+
+
+@njit(cache=True, nogil=True)
+def stitched(place, arrive, depart, pings, inner, a, b, max_silence, flicker):
+    """One subscriber's stays a..b-1, in time order: joined, flicker removed (0: none), joined again; the new end."""
+    b = join(place, arrive, depart, pings, inner, a, b, max_silence)
+    if flicker > 0:
+        b = without_flicker(place, arrive, depart, pings, inner, a, b, flicker)
+        b = join(place, arrive, depart, pings, inner, a, b, max_silence)
+    return b
+
+
+@njit(cache=True, nogil=True)
+def _stitch(who, place, arrive, depart, pings, inner, max_silence, flicker):
+    """`stitched` for every subscriber of a sorted table, then packed: how many rows are left."""
+    k = a = 0
+    while a < len(who):
+        b = a + 1
+        while b < len(who) and who[b] == who[a]:
+            b += 1
+        end = stitched(place, arrive, depart, pings, inner, a, b, max_silence, flicker)
+        for i in range(a, end):
+            who[k], place[k], arrive[k], depart[k] = who[i], place[i], arrive[i], depart[i]
+            pings[k], inner[k] = pings[i], inner[i]
+            k += 1
+        a = b
+    return k
+
+
+# ---------------------------------------------------------------------------------------------------- time and ids
+
+
+def whole_seconds(span: timedelta, what: str) -> int:
+    """A length of time as whole seconds; one below zero or with a fraction is refused."""
+    if span < timedelta(0) or span.microseconds:
+        raise InputError(f"{what} is {span}: it must be whole seconds, 0 or more")
+    return span.days * 86400 + span.seconds
+
+
+def days_of(seconds: np.ndarray, tz: str) -> tuple[np.ndarray, np.ndarray]:
+    """(day index of every UTC second, midnights of those days): calendar days in `tz`, counted from the first seen."""
+    if not len(seconds):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    where = zone(tz)
+    first, last = (datetime.fromtimestamp(int(s), where).date() for s in (seconds.min(), seconds.max()))
+    starts = midnights(first, (last - first).days + 1, tz)
+    return np.searchsorted(starts, seconds, "right") - 1, starts
+
+
+def seconds_of(column: pa.ChunkedArray) -> np.ndarray:
+    """A timestamp[us] column as whole UTC seconds, floored, int64."""
+    return np.floor_divide(column.cast(pa.int64()).to_numpy(), 1_000_000)
+
+
+def timestamps(seconds: np.ndarray) -> pa.Array:
+    """UTC seconds as timestamp[us, UTC]."""
+    return pa.array(seconds.astype(np.int64) * 1_000_000).cast(SECONDS)
+
+
+def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """A column of ids or place codes as (index of every row, distinct values in order): bytewise for strings.
+
+    Integers that are ids stay what they are: see `id_codes`.
+    """
+    encoded = pc.dictionary_encode(column.combine_chunks())
+    order = pc.array_sort_indices(encoded.dictionary)
+    rank = np.empty(len(order), np.int64)
+    rank[order.to_numpy()] = np.arange(len(order))
+    return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order)
+
+
+def place_codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+    """`codes` of a place column; more places than an event can hold are refused."""
+    index, names = codes(column)
+    if len(names) > MAX_PLACES:
+        raise InputError(f"{len(names)} distinct places: the kernel holds at most {MAX_PLACES}")
+    return index.astype(np.int16), names
+
+
+def id_codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array | None]:
+    """A subscriber column as int64 whose order is the subscribers' order, and the names when they are strings."""
+    if pa.types.is_integer(column.type):
+        return column.to_numpy(), None
+    return codes(column)
+
+
+# ---------------------------------------------------------------------------------------------------- frames
+
+
+def stays_table(
+    unique: np.ndarray, names: pa.Array | None, codes: pa.Array, columns: Sequence[np.ndarray], start: int
+) -> pa.Table:
+    """The kernel's columns as a table of stays: ids or names back in place, seconds since `start` as times."""
+    who, place, arrive, depart, pings, inner = columns
+    ids = pa.array(unique[who])
+    arrays = [
+        ids if names is None else names.take(ids),
+        codes.take(pa.array(place)),
+        timestamps(arrive.astype(np.int64) + start),
+        timestamps(depart.astype(np.int64) + start),
+        pa.array(pings),
+        pa.array(inner),
+    ]
+    return pa.Table.from_arrays(arrays, schema=STAYS.arrow(ids=ids.type if names is None else pa.string()))
+
+
+def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX_SILENCE) -> pl.DataFrame:
+    """The stays of clean pings: maximal runs of one subscriber's consecutive pings in one place.
+
+    Runs are cut where two pings are more than `max_silence` apart, and at every midnight of `tz`.
+
+    Parameters
+    ----------
+    pings
+        A table with `subscriber` (integer or string), `time` (timestamp; a naive one is UTC; floored to the second),
+        `place` (code) and optionally `inner` (boolean), in any order. Repeated pings count once.
+    tz
+        Time zone whose midnights end a stay.
+    max_silence
+        Longest gap inside a stay, whole seconds, inclusive.
+
+    Returns
+    -------
+    polars.DataFrame
+        `subscriber`, `place`, `arrive`, `depart` (timestamp[us, UTC]), `pings`, `inner` (int32), sorted by
+        (subscriber, arrive, place); strings sort bytewise.
+
+    Raises
+    ------
+    InputError
+        The table does not fit, holds nulls, or has more than 16,384 places.
+
+    Notes
+    -----
+    DESIGN 3.1 (merging, order within a second) and 3.3.
+
+    Examples
+    --------
+    >>> import polars as pl, travelcard as tc
+    >>> from datetime import datetime
+    >>> pings = pl.DataFrame({
+    ...     "subscriber": [7, 7, 7],
+    ...     "time": [datetime(2022, 3, 14, 1), datetime(2022, 3, 14, 2), datetime(2022, 3, 14, 5)],
+    ...     "place": ["330100", "330100", "310000"],
+    ... })
+    >>> tc.stays(pings).select("place", "arrive", "pings").rows()[1][0]
+    '310000'
+    """
+    table = PINGS.read(pings, where="the pings")
+    silence = whole_seconds(max_silence, "max_silence")
+    ids, names = id_codes(table["subscriber"])
+    place, places = place_codes(table["place"])
+    seconds = seconds_of(table["time"])
+    inner = table["inner"].fill_null(False).to_numpy().astype(np.uint32)
+    day, starts = days_of(seconds, tz)
+    events = np.uint32(0) + ((seconds - starts[day]).astype(np.uint32) << SECOND_SHIFT)
+    events |= place.astype(np.uint32) << 1 | inner
+    pieces = []
+    by_day = np.argsort(day, kind="stable")
+    edges = np.searchsorted(day[by_day], np.arange(len(starts)))
+    for d, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        if a < b:
+            rows = by_day[a:b]
+            unique, columns, _ = stays_of_bucket(ids[rows], events[rows], silence)
+            pieces.append(stays_table(unique, names, places, columns, starts[d]))
+    if not pieces:
+        return no_stays(table["subscriber"].type)
+    frame: pl.DataFrame = pl.from_arrow(pa.concat_tables(pieces))  # type: ignore[assignment]
+    return frame if len(pieces) == 1 else frame.sort("subscriber", "arrive", "place")
+
+
+def no_stays(ids: pa.DataType) -> pl.DataFrame:
+    return pl.from_arrow(STAYS.arrow(ids=ids).empty_table())  # type: ignore[return-value]
+
+
+def sorted_stays(stays: Any) -> pa.Table:
+    """One table of stays, or several, as one Arrow table sorted by (subscriber, arrive, place)."""
+    frames = stays if isinstance(stays, (list, tuple)) else [stays]
+    tables = [STAYS.read(frame, where="the stays") for frame in frames]
+    if len({table.schema.field("subscriber").type for table in tables}) > 1:
+        raise InputError("some of these stays have integer subscribers and some have strings: they cannot be one table")
+    frame = pl.from_arrow(pa.concat_tables(tables)) if tables else no_stays(pa.int64())
+    return arrow_table(frame.sort("subscriber", "arrive", "place")).cast(  # type: ignore[union-attr]
+        STAYS.arrow(ids=tables[0].schema.field("subscriber").type if tables else None)
+    )
+
+
+def stitch(stays: Any, *, max_silence: timedelta = MAX_SILENCE, flicker: timedelta = timedelta(0)) -> pl.DataFrame:
+    """Join neighbouring stays of a subscriber in one place whose gap is at most `max_silence`.
+
+    Pieces cut along time may be grouped at will: ``stitch([stitch(a), b]) == stitch([a, b])``.
+
+    Parameters
+    ----------
+    stays
+        A table of stays as `stays` returns it, or a list of such tables (several days), in any order.
+    max_silence
+        Longest gap that is joined, whole seconds, inclusive.
+    flicker
+        Above 0, a stay between two stays of one other place no more than this apart is a flicker candidate; the 1st,
+        3rd, 5th ... of each run of candidates are removed and what is left is joined again. 0 removes none.
+
+    Returns
+    -------
+    polars.DataFrame
+        The columns of `stays`, sorted by (subscriber, arrive, place).
+
+    Raises
+    ------
+    InputError
+        The table does not fit, or integer and string subscribers are mixed.
+
+    Notes
+    -----
+    DESIGN 3.3 (the law) and 3.4 (flicker).
+
+    Examples
+    --------
+    >>> import polars as pl, travelcard as tc
+    >>> from datetime import datetime, timedelta
+    >>> day = lambda d, h: tc.stays(pl.DataFrame(
+    ...     {"subscriber": [7], "time": [datetime(2022, 3, d, h)], "place": ["330100"]}))
+    >>> tc.stitch([day(14, 15), day(14, 17)])["pings"].to_list()
+    [2]
+    """
+    table = sorted_stays(stays)
+    silence, between = whole_seconds(max_silence, "max_silence"), whole_seconds(flicker, "flicker")
+    ids, names = id_codes(table["subscriber"])
+    place, places = place_codes(table["place"])
+    columns = [
+        place.copy(),
+        seconds_of(table["arrive"]),
+        seconds_of(table["depart"]),
+        table["pings"].to_numpy().copy(),
+        table["inner"].to_numpy().copy(),
+    ]
+    who = ids.copy()
+    n = _stitch(who, *columns, silence, between)
+    if n == 0:
+        return no_stays(table.schema.field("subscriber").type)
+    return pl.from_arrow(stays_table(who[:n], names, places, [np.arange(n), *(c[:n] for c in columns)], 0))  # type: ignore[return-value]

@@ -1,0 +1,350 @@
+"""The Delta tables of a store: what they hold, one transaction a day, and one subscriber's rows out of all (DESIGN 4)."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction
+
+from travelcard.cards import Card
+from travelcard.errors import InputError, NotFound, mask
+from travelcard.policy import Policy
+from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, Table, bucket_of, zone
+from travelcard.window import window_of
+
+__all__ = ["Store"]
+
+TABLES = {table.name: table for table in (STAYS, REJECTS, CARDS, CORRECTIONS, RUNS)}
+_PARTITION_TYPES = {"day": pa.date32(), "as_of": pa.date32(), "bucket": pa.int16()}
+_ROW_GROUP = 8_000  # rows: one subscriber's look-up decodes one group
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What is fixed for a store when it is made: every file in it rests on these.
+
+    `buckets` is a power of two; `subscribers` is ``"integer"`` or ``"string"``; `max_silence_s` cuts its stays.
+    """
+
+    subscribers: str = "integer"
+    buckets: int = 64
+    tz: str = "Asia/Shanghai"
+    max_silence_s: int = 43_200
+
+    def __post_init__(self) -> None:
+        if self.buckets < 1 or self.buckets > 4096 or self.buckets & (self.buckets - 1):
+            raise InputError(f"buckets is {self.buckets}: it must be a power of two from 1 to 4096")
+        if self.subscribers not in ("integer", "string"):
+            raise InputError(f'subscribers is {self.subscribers!r}: it must be "integer" or "string"')
+        if self.max_silence_s < 0:
+            raise InputError(f"max_silence is {self.max_silence_s} s: it must be 0 or more")
+        zone(self.tz)
+
+    @property
+    def ids(self) -> pa.DataType:
+        return pa.int64() if self.subscribers == "integer" else pa.string()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A Parquet file that stands in a table's folder and is not yet part of the table."""
+
+    path: str
+    size: int
+    rows: int
+    partition: Mapping[str, str]
+
+
+class Store:
+    """A folder (or object-store prefix) of Delta tables: `stays`, `rejects`, `cards`, `corrections`, `runs`.
+
+    Opening one reads nothing. `asked` (`buckets`, `tz`, `max_silence_s`) is what a new store is made with;
+    an existing store keeps its own, and asking for another is refused.
+
+    Examples
+    --------
+    >>> import tempfile, travelcard as tc
+    >>> tc.Store(tempfile.mkdtemp()).days("stays")
+    []
+    """
+
+    def __init__(self, root: str | Path, *, asked: Mapping[str, Any] | None = None) -> None:
+        self.root = str(root).rstrip("/")
+        self._asked = dict(asked or {})
+        self._layout: Layout | None = None
+        self._tables: dict[str, DeltaTable] = {}
+
+    def __repr__(self) -> str:
+        return f"Store({self.root!r})"
+
+    # ------------------------------------------------------------------------------------------------ tables
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for what may be made again at any time; beside the tables, or here when they are elsewhere."""
+        return Path(".travelcard") if "://" in self.root else Path(self.root) / ".travelcard"
+
+    def uri(self, table: str) -> str:
+        return f"{self.root}/{table}"
+
+    def _filesystem(self, table: str) -> tuple[pa.fs.FileSystem, str]:
+        if "://" in self.root:
+            return pa.fs.FileSystem.from_uri(self.uri(table))  # type: ignore[no-any-return]
+        return pa.fs.LocalFileSystem(), str(Path(self.uri(table)).absolute())
+
+    def table(self, name: str) -> DeltaTable | None:
+        """The newest version of a table, or None when the store has none of that name yet."""
+        if name in self._tables:
+            self._tables[name].update_incremental()
+            return self._tables[name]
+        try:
+            self._tables[name] = DeltaTable(self.uri(name))
+        except TableNotFoundError:
+            return None
+        return self._tables[name]
+
+    @property
+    def exists(self) -> bool:
+        return self.table("stays") is not None
+
+    @property
+    def layout(self) -> Layout:
+        """The store's layout: as it was made with, or, before that, as this object was asked to make it."""
+        if self._layout is None:
+            stays = self.table("stays")
+            if stays is None:
+                return Layout(**self._asked)
+            layout = Layout(**json.loads(stays.metadata().configuration["travelcard.layout"]))
+            other = {k: v for k, v in self._asked.items() if getattr(layout, k) != v}
+            if other:
+                raise InputError(f"{self.root} was made with {layout}, not with {other}: that cannot be changed")
+            self._layout = layout
+        return self._layout
+
+    def create(self, subscribers: str) -> Layout:
+        """Make the tables that are missing, for integer or string subscribers; an existing store must agree."""
+        layout = self.layout
+        if self.exists and layout.subscribers != subscribers:
+            raise InputError(f"{self.root} holds {layout.subscribers} subscribers, these pings have {subscribers} ones")
+        layout = replace(layout, subscribers=subscribers)
+        for table in TABLES.values():
+            fields = [pa.field(name, _PARTITION_TYPES[name]) for name in table.partition]
+            schema = pa.schema([*fields, *_nullable(table.arrow(ids=layout.ids))])
+            try:
+                DeltaTable.create(
+                    self.uri(table.name),
+                    schema,
+                    mode="ignore",
+                    partition_by=list(table.partition),
+                    configuration={"travelcard.layout": json.dumps({s: getattr(layout, s) for s in layout.__slots__})},
+                    raise_if_key_not_exists=False,
+                )
+            except (OSError, DeltaError) as error:
+                raise InputError(f"{self.root} cannot be written: {error}") from error
+        self._layout = layout
+        return layout
+
+    # ------------------------------------------------------------------------------------------------ writing
+
+    def write(self, table: Table, rows: pa.Table, partition: Mapping[str, date | int]) -> Written:
+        """Write one Parquet file into a table's folder. It is no part of the table before `publish` says so."""
+        text = {name: str(value) for name, value in partition.items()}
+        folder = "/".join(f"{name}={value}" for name, value in text.items())
+        path = f"{folder}/{uuid.uuid4().hex}.parquet" if folder else f"{uuid.uuid4().hex}.parquet"
+        filesystem, base = self._filesystem(table.name)
+        try:
+            if isinstance(filesystem, pa.fs.LocalFileSystem):
+                filesystem.create_dir(f"{base}/{folder}", recursive=True)
+            pq.write_table(
+                rows.cast(table.arrow(ids=self.layout.ids)),
+                f"{base}/{path}",
+                filesystem=filesystem,
+                row_group_size=_ROW_GROUP if "bucket" in partition else 1 << 20,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=[c.name for c in table.columns if c.type == pa.string() and c.name != "value"],
+            )
+            size = filesystem.get_file_info(f"{base}/{path}").size
+        except OSError as error:
+            raise InputError(f"{self.root} cannot be written: {error}") from error
+        return Written(path, size, len(rows), text)
+
+    def publish(self, table: Table, files: Iterable[Written], partition: Mapping[str, date] | None = None) -> None:
+        """One transaction: these files are from now on all that a day (or as_of) holds; without one, they are added.
+
+        The log gets each file's number of rows and nothing else: its minima and maxima would be phone numbers.
+        """
+        now = int(time.time() * 1000)
+        actions = [
+            AddAction(f.path, f.size, dict(f.partition), now, True, json.dumps({"numRecords": f.rows})) for f in files
+        ]
+        handle = self.table(table.name)
+        if handle is None:
+            raise NotFound(f"{self.root} has no table {table.name}: it was never run")
+        try:
+            handle.create_write_transaction(
+                actions,
+                "overwrite" if partition else "append",
+                handle.schema(),
+                partition_by=list(table.partition),
+                partition_filters=[(name, "=", str(value)) for name, value in (partition or {}).items()] or None,
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except (OSError, DeltaError) as error:
+            raise InputError(f"{self.root}: {table.name} could not be published: {error}") from error
+
+    # ------------------------------------------------------------------------------------------------ reading
+
+    def files(self, name: str, **partition: object) -> list[tuple[dict[str, str], str]]:
+        """(partition values, path in the table's folder) of the files that are part of a table now, sorted."""
+        handle = self.table(name)
+        if handle is None:
+            return []
+        actions = pl.from_arrow(handle.get_add_actions(flatten=True))
+        keys = TABLES[name].partition
+        rows = actions.select("path", *(pl.col(f"partition.{key}").cast(pl.String).alias(key) for key in keys))  # type: ignore[union-attr]
+        for key, value in partition.items():
+            rows = rows.filter(pl.col(key) == str(value))
+        return sorted(
+            (({key: row[key] for key in keys}, row["path"]) for row in rows.to_dicts()), key=lambda pair: pair[1]
+        )
+
+    def days(self, name: str) -> list[date]:
+        """The days (of `stays`, `rejects`) or as_of dates (of `cards`) that a table holds, ascending."""
+        key = TABLES[name].partition[0]
+        return sorted({date.fromisoformat(values[key]) for values, _ in self.files(name)})
+
+    def read(self, name: str, paths: Iterable[str], columns: list[str] | None = None) -> pa.Table:
+        """Files of a table as one Arrow table, in the order given, without their partition columns."""
+        filesystem, base = self._filesystem(name)
+        empty = TABLES[name].arrow(ids=self.layout.ids)
+        schema = empty if columns is None else pa.schema([empty.field(c) for c in columns])
+        parts = [
+            pq.ParquetFile(f"{base}/{path}", filesystem=filesystem)
+            .read(columns=columns, use_threads=False)
+            .cast(schema)
+            for path in paths
+        ]
+        return pa.concat_tables(parts) if parts else schema.empty_table()
+
+    def frame(self, name: str, **partition: object) -> pl.DataFrame:
+        """A whole table, or one day, as of date or bucket of it, with its partition columns; sorted by file.
+
+        `frame("stays", day=date(2022, 3, 14))`, `frame("rejects")`, `frame("runs")`.
+        """
+        keys = TABLES[name].partition
+        if not keys:
+            handle = self.table(name)
+            table = TABLES[name].arrow(ids=self.layout.ids).empty_table()
+            return pl.from_arrow(handle.to_pyarrow_table() if handle is not None else table)  # type: ignore[return-value]
+        parts = []
+        for values, path in self.files(name, **partition):
+            rows: pl.DataFrame = pl.from_arrow(self.read(name, [path]))  # type: ignore[assignment]
+            added = [pl.lit(values[key]).cast(pl.Int16 if key == "bucket" else pl.Date).alias(key) for key in keys]
+            parts.append(rows.select(*added, pl.all()))
+        if parts:
+            return pl.concat(parts)
+        added = [pl.lit(None, pl.Int16 if key == "bucket" else pl.Date).alias(key) for key in keys]
+        empty: pl.DataFrame = pl.from_arrow(TABLES[name].arrow(ids=self.layout.ids).empty_table())  # type: ignore[assignment]
+        return empty.select(*added, pl.all())
+
+    def runs(self, what: str | None = None, day: date | None = None) -> pl.DataFrame:
+        """The ledger: one row per run, oldest first; of one kind and day if asked."""
+        rows = self.frame("runs").sort("started")
+        if what is not None:
+            rows = rows.filter(pl.col("what") == what)
+        return rows if day is None else rows.filter(pl.col("day") == day)
+
+    # ------------------------------------------------------------------------------------------------ one subscriber
+
+    def subscriber(self, text: object) -> int | str:
+        """A subscriber as this store keys it, from what a person types; nothing of it is in the error."""
+        if self.layout.subscribers == "string":
+            return str(text)
+        try:
+            number = int(str(text).strip().lstrip("+"))
+        except ValueError:
+            number = -1
+        if not 0 <= number < 2**63:
+            raise InputError("that is no subscriber of this store: expected a whole number, digits only")
+        return number
+
+    def rows_of(self, name: str, subscriber: int | str, **partition: object) -> pa.Table:
+        """One subscriber's rows of `stays` or `cards`, files in order: of each file only the row groups that may hold it."""
+        bucket = bucket_of(subscriber, self.layout.buckets)
+        filesystem, base = self._filesystem(name)
+        parts = []
+        for _, path in self.files(name, bucket=bucket, **partition):
+            file = pq.ParquetFile(f"{base}/{path}", filesystem=filesystem)
+            groups = []
+            for g in range(file.metadata.num_row_groups):
+                bounds = file.metadata.row_group(g).column(0).statistics
+                if bounds is None or not bounds.has_min_max or bounds.min <= subscriber <= bounds.max:
+                    groups.append(g)
+            if groups:
+                rows = file.read_row_groups(groups, use_threads=False).cast(TABLES[name].arrow(ids=self.layout.ids))
+                ids = rows["subscriber"].to_numpy()
+                parts.append(rows.filter(pa.array(ids == subscriber)))
+        return pa.concat_tables(parts) if parts else TABLES[name].arrow(ids=self.layout.ids).empty_table()
+
+    def as_of(self, asked: date | None) -> date:
+        """The as_of date asked for, or the newest that has cards; `NotFound` when there is none."""
+        dates = self.days("cards")
+        if not dates:
+            raise NotFound(f"{self.root} holds no cards yet: run `travelcard run DAY` first")
+        if asked is not None and asked not in dates:
+            raise NotFound(f"{self.root} holds no cards as of {asked}: it has {dates[0]} to {dates[-1]}")
+        return asked or dates[-1]
+
+    def made(self, as_of: date) -> dict[str, Any]:
+        """How the cards as of a date were made: policy, risk date, missing days (the newest row of the ledger)."""
+        rows = self.runs("cards", as_of)
+        if rows.is_empty():
+            raise NotFound(f"{self.root} has no record of the cards as of {as_of}")
+        row = rows.tail(1).to_dicts()[0]
+        return {**row, "settings": json.loads(row["settings"])}
+
+    def card(self, subscriber: object, *, as_of: date | None = None) -> Card:
+        """One subscriber's card as of a date (the newest that the store holds unless given).
+
+        Raises `NotFound` when the store has no card of that number: it was in no ping of the window.
+        """
+        number = self.subscriber(subscriber)
+        on = self.as_of(as_of)
+        rows = self.rows_of("cards", number, as_of=on)
+        if not len(rows):
+            raise NotFound(f"no card for {mask(number)} as of {on}: the number was in no ping of the window")
+        made = self.made(on)
+        return Card.of(rows.to_pylist()[0], as_of=on, policy=Policy.from_dict(made["settings"]["policy"]), made=made)
+
+    def stays_of(self, subscriber: object, *, as_of: date, days: int) -> pl.DataFrame:
+        """One subscriber's day-stays in the window of a card, sorted."""
+        number = self.subscriber(subscriber)
+        first, last = window_of(as_of, days)
+        span = [first + timedelta(days=i) for i in range((last - first).days + 1)]
+        held = set(self.days("stays"))
+        parts = [self.rows_of("stays", number, day=day) for day in span if day in held]
+        empty = STAYS.arrow(ids=self.layout.ids).empty_table()
+        return pl.from_arrow(pa.concat_tables([empty, *parts]))  # type: ignore[return-value]
+
+    def corrections(self) -> pl.DataFrame:
+        """Every correction on record."""
+        return self.frame("corrections")
+
+
+def _nullable(schema: pa.Schema) -> list[pa.Field]:
+    """Delta columns are nullable, so that a file written by any engine fits; the checks are ours."""
+    return [field.with_nullable(True) for field in schema]
