@@ -23,12 +23,13 @@ from babel.core import get_global
 from pypinyin import lazy_pinyin
 from shapely.geometry import shape
 
-from travelcard.places import _overlaps, from_polygons
+from travelcard.boundaries import overlaps
+from travelcard.places import from_polygons
 
 DATA = Path(__file__).parent.parent / "travelcard" / "data"
 
-# Areas of the source that were no places of 2022. 白杨市 was founded in January 2023, out of 塔城地区; the horse farm lies in
-# 张掖; the two nature reserves go to the prefecture with which they share the longest border.
+# Areas of the source that were no places of 2022. 白杨市 was founded in January 2023, out of 塔城地区; the horse farm
+# lies in 张掖; the two nature reserves go to the prefecture with which they share the longest border.
 PART_OF = {"659012": "654200", "629700": "620700", "629800": None, "629900": None}
 ABROAD = {"810000": ("HKG", "中国香港"), "820000": ("MAC", "中国澳门"), "710000": ("TWN", "中国台湾")}
 ENGLISH_REGION = {"HKG": "Hong Kong, China", "MAC": "Macao, China", "TWN": "Taiwan, China"}
@@ -42,10 +43,11 @@ ENGLISH = {
     "吐鲁番": "Turpan", "博尔塔拉": "Bortala", "巴音郭楞": "Bayingolin", "阿克苏": "Aksu", "克孜勒苏": "Kizilsu",
     "喀什": "Kashgar", "和田": "Hotan", "伊犁": "Ili", "阿勒泰": "Altay", "阿拉尔": "Aral", "图木舒克": "Tumxuk",
     "可克达拉": "Kokdala", "六安": "Lu'an", "蚌埠": "Bengbu", "台州": "Taizhou", "丽水": "Lishui", "厦门": "Xiamen",
-    "重庆": "Chongqing", "朝阳": "Chaoyang", "长春": "Changchun", "长沙": "Changsha", "长治": "Changzhi", "吕梁": "Lüliang", "临高": "Lin'gao",
+    "重庆": "Chongqing", "朝阳": "Chaoyang", "长春": "Changchun", "长沙": "Changsha", "长治": "Changzhi",
+    "吕梁": "Lüliang", "临高": "Lin'gao",
     "亳州": "Bozhou", "衢州": "Quzhou", "乐山": "Leshan", "乐东": "Ledong", "漯河": "Luohe",
 }  # fmt: skip
-_PEOPLES = "朝鲜族|土家族|苗族|黎族|藏族|羌族|彝族|布依族|侗族|哈尼族|壮族|傣族|白族|景颇族|傈僳族|回族|蒙古族|蒙古|柯尔克孜|哈萨克"
+_PEOPLES = "(朝鲜|土家|苗|黎|藏|羌|彝|布依|侗|哈尼|壮|傣|白|景颇|傈僳|回|蒙古)族|蒙古|柯尔克孜|哈萨克"
 
 
 def english(name: str) -> str:
@@ -84,8 +86,8 @@ def prefectures() -> None:
         print(f"{part} {names[part]} -> {whole} {names[whole]}; shares of its border: {share}")
         areas[whole] = shapely.union(areas[whole], area)
     codes = sorted(areas)
-    overlaps = _overlaps(codes, np.array([areas[c] for c in codes], dtype=object))
-    print(f"overlaps kept (the smaller code wins): {overlaps or 'slivers only'}")
+    shared = overlaps(codes, np.array([areas[c] for c in codes], dtype=object))
+    print(f"overlaps kept (the smaller code wins): {shared or 'slivers only'}")
     china = from_polygons(
         [ABROAD.get(c, (c,))[0] for c in codes],
         [ABROAD[c][1] if c in ABROAD else names[c] for c in codes],
@@ -100,8 +102,8 @@ def prefectures() -> None:
 
 def countries() -> None:
     zh, en = Locale("zh").territories, Locale("en").territories
-    # CLDR lists each alpha-3 code as an alias of its alpha-2 code; with codes that ISO 3166-1 has withdrawn or only reserved
-    # (BUR to TAA), the European Union, and user-assigned ones.
+    # CLDR lists each alpha-3 code as an alias of its alpha-2 code; so it does codes that ISO 3166-1 has withdrawn or
+    # only reserved (BUR to TAA), the European Union, and user-assigned ones.
     other = {"BUR", "DDR", "FXX", "TMP", "YMD", "ZAR", "ASC", "CPT", "DGA", "TAA", "QUU", "XAA", "XBB", "XKK", "ZZZ"}
     rows = {
         alpha3: (zh[alpha2[0]], en[alpha2[0]])

@@ -21,11 +21,12 @@ import pyarrow as pa
 
 from travelcard.cards import cards
 from travelcard.errors import GateError, InputError
-from travelcard.ingest import Counts, Inventory, Piece, Reading, Sieve, pieces_of, refuse_misread, sieve, sift
+from travelcard.ingest import Counts, Inventory, Sieve, refuse_misread, sieve, sift
 from travelcard.places import Places
 from travelcard.policy import Policy, Risk
-from travelcard.schema import CARDS, REJECTS, RUNS, STAYS
-from travelcard.stays import Names, buckets_of, id_codes, lay, number, scatter, stays_of_bucket, stays_table
+from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, bucket_of
+from travelcard.sources import Piece, Reading, pieces_of
+from travelcard.stays import Names, id_codes, lay, number, scatter, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import visits_of_sorted, window_of, without_corrected
 
@@ -58,7 +59,7 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 # ---------------------------------------------------------------------------------------------------- pings -> stays
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Hand:
     """What one thread has scattered: per block (ids, events, starts of the buckets); text ids numbered by itself."""
 
@@ -80,12 +81,11 @@ def _read(piece: Piece, hand: _Hand, reading: Reading, wanted: Sieve, buckets: i
             hand.seen.add("string")
             hand.names = hand.names or Names()
             ids = hand.names.number(sifted.ids, sifted.events)
-            bucket = hand.names.buckets(ids, buckets)
+            words = hand.names.words(ids)
         else:
             hand.seen.add("integer")
-            ids = sifted.ids
-            bucket = buckets_of(ids, buckets)
-        hand.blocks.append(scatter(ids, sifted.events, bucket, buckets))
+            ids = words = sifted.ids
+        hand.blocks.append(scatter(ids, words, sifted.events, buckets))
 
 
 def _scattered(
@@ -320,8 +320,6 @@ def run_cards(
 
 def _by_bucket(statuses: Any, buckets: int) -> dict[int, pl.DataFrame]:
     """The status list cut by bucket."""
-    from travelcard.schema import STATUSES, bucket_of
-
     table: pl.DataFrame = pl.from_arrow(STATUSES.read(statuses, where="the status list"))  # type: ignore[assignment]
     if table.is_empty():
         return {}

@@ -16,9 +16,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from travelcard import places
 from travelcard.cells import CellMap
 from travelcard.errors import InputError
-from travelcard.ingest import Reading
 from travelcard.policy import Policy, Risk, read_risk, risk_in_force
-from travelcard.store import Layout, Store
+from travelcard.sources import Reading
+from travelcard.store import Store
 
 __all__ = ["Config"]
 

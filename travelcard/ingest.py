@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 from numba import njit
 
 from travelcard.errors import InputError
@@ -26,31 +22,13 @@ from travelcard.schema import (
     REJECTS,
     SECOND_SHIFT,
     SECONDS,
-    Column,
-    Table,
     midnights,
-    zone,
 )
+from travelcard.sources import Batch, Reading, as_text, pieces_of
 
 __all__ = ["read_pings"]
 
-_ID = ("integer", "string")
-_NUMBER = ("float", "integer", "string")
-_INPUT = Table(
-    "pings",
-    (
-        Column("subscriber", None, _ID),
-        Column("time", None, ("timestamp", "integer", "string")),
-        Column("cell", None, _ID, required=False),
-        Column("lat", None, _NUMBER, required=False),
-        Column("lon", None, _NUMBER, required=False),
-        Column("accuracy", None, _NUMBER, required=False),
-        Column("plmn", None, _ID, required=False),
-    ),
-)
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_BLOCK = 1 << 16  # rows sifted at a time: ids and events of a block stay in the second-level cache
-_READ = 1 << 20  # rows decoded at a time
 _NULL_TIME, _BAD_TIME = np.iinfo(np.int64).min, np.iinfo(np.int64).min + 1
 _NULL_SUBSCRIBER, _, _, _OUTSIDE_DAY, _NULL_CELL, _BAD_POSITION, _UNKNOWN_CELL, _NO_PLACE = range(8)
 
@@ -65,34 +43,38 @@ class Inventory(Protocol):
 
 
 @njit(cache=True, nogil=True)
-def _slots(keys: np.ndarray) -> np.ndarray:
-    """An open-addressing table over distinct keys: at each slot the row of a key, or -1; at most half full."""
+def _table(keys: np.ndarray, values: np.ndarray, missing: int) -> np.ndarray:
+    """An open-addressing table, at most half full: key and value side by side, so that a probe is one cache line.
+
+    A free slot has the value `missing`; `values` may not hold it.
+    """
     size = 16
     while size < 2 * len(keys):
         size *= 2
-    slots = np.full(size, np.int32(-1), np.int32)
+    table = np.empty(2 * size, np.int64)
+    table[1::2] = missing
     mask = np.uint64(size - 1)
     for row in range(len(keys)):
         h = np.uint64(keys[row]) * np.uint64(0x9E3779B97F4A7C15)
         h = (h ^ h >> np.uint64(32)) & mask
-        while slots[h] >= 0:
+        while table[2 * h + 1] != missing:
             h = (h + np.uint64(1)) & mask
-        slots[h] = row
-    return slots
+        table[2 * h], table[2 * h + 1] = keys[row], values[row]
+    return table
 
 
 @njit(cache=True, nogil=True)
-def _find(wanted, keys, slots, values, missing) -> np.ndarray:
+def _find(wanted: np.ndarray, table: np.ndarray, missing: int) -> np.ndarray:
     """The value of each wanted key, or `missing`."""
     out = np.empty(len(wanted), np.int32)
-    mask = np.uint64(len(slots) - 1)
+    mask = np.uint64(len(table) // 2 - 1)
     for i in range(len(wanted)):
         key = wanted[i]
         h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
         h = (h ^ h >> np.uint64(32)) & mask
-        while slots[h] >= 0 and keys[slots[h]] != key:
+        while table[2 * h + 1] != missing and table[2 * h] != key:
             h = (h + np.uint64(1)) & mask
-        out[i] = values[slots[h]] if slots[h] >= 0 else missing
+        out[i] = table[2 * h + 1]
     return out
 
 
@@ -114,7 +96,7 @@ class Sieve:
     length: int
     codes: tuple[str, ...]
     cells: pa.Array | None  # distinct ids, int64 or string
-    cell_slots: np.ndarray
+    cell_table: np.ndarray  # of integer ids: see _table
     cell_locations: np.ndarray
     places: Places | None
     place_index: np.ndarray  # of places.codes, in codes
@@ -132,13 +114,14 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
     if len(codes) > MAX_PLACES:
         raise InputError(f"{len(codes)} distinct places: the kernel holds at most {MAX_PLACES}")
     index = {code: i for i, code in enumerate(codes)}
-    ids, slots, locations = None, np.empty(0, np.int32), np.empty(0, np.int32)
+    ids, table, locations = None, np.empty(0, np.int64), np.empty(0, np.int32)
     if frame is not None:
         ids = frame["cell"].to_arrow().cast(pa.int64() if frame["cell"].dtype.is_integer() else pa.string())
         place = frame["place"].replace_strict(index, default=None, return_dtype=pl.Int32)
         located = (place * 2 + frame["inner"].cast(pl.Int32)).fill_null(_reason(_NO_PLACE))
         locations = located.to_numpy().astype(np.int32)
-        slots = _slots(ids.to_numpy() if pa.types.is_integer(ids.type) else np.empty(0, np.int64))
+        if pa.types.is_integer(ids.type):
+            table = _table(ids.to_numpy(), locations, _reason(_UNKNOWN_CELL))
     start, end = midnights(day, 1, tz)
     return Sieve(
         day=day,
@@ -147,18 +130,12 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
         length=int(end - start),
         codes=codes,
         cells=ids,
-        cell_slots=slots,
+        cell_table=table,
         cell_locations=locations,
         places=places,
         place_index=np.array([index[code] for code in places.codes] if places is not None else [], np.int32),
         countries={code: index[country] for code, country in mcc.items()},
     )
-
-
-def _text(array: pa.Array) -> pa.Array:
-    """Any column as text, empty text as null."""
-    text = array.cast(pa.string())
-    return pc.if_else(pc.equal(text, ""), None, text)
 
 
 def _integers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
@@ -176,11 +153,11 @@ def _by_cell(cells: pa.Array, sieve: Sieve) -> np.ndarray:
         raise InputError("these pings name cells, but there is no cell inventory: pass cells=, or [cells] path")
     if pa.types.is_integer(sieve.cells.type):
         values, whole = _integers(cells)
-        out = _find(values, sieve.cells.to_numpy(), sieve.cell_slots, sieve.cell_locations, _reason(_UNKNOWN_CELL))
+        out = _find(values, sieve.cell_table, _reason(_UNKNOWN_CELL))
         if not whole.all():
             out[~whole] = _reason(_UNKNOWN_CELL)
     else:
-        encoded = pc.dictionary_encode(_text(cells))
+        encoded = pc.dictionary_encode(as_text(cells))
         row = pc.fill_null(pc.index_in(encoded.dictionary, sieve.cells), -1).to_numpy()
         known = np.where(row >= 0, sieve.cell_locations[row], _reason(_UNKNOWN_CELL)) if len(row) else row
         at = pc.fill_null(encoded.indices, 0).to_numpy()
@@ -351,23 +328,6 @@ def _events(ids, times, unit, start, length, locations):
 # ---------------------------------------------------------------------------------------------------- sifting
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a source is to be read: column names, the unit of integer times, the zone of times without an offset."""
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-    time_unit: str | None = None
-    timezone: str | None = None  # None: UTC, and refuse_misread looks whether that can be meant
-    subscriber_type: str | None = None  # "integer" or "string"; None: as the column's type says, CSV integer
-
-    def __post_init__(self) -> None:
-        if self.time_unit is not None and self.time_unit not in ("s", "ms", "us"):
-            raise InputError(f'time_unit is {self.time_unit!r}: it must be "s", "ms" or "us"')
-        if self.subscriber_type not in (None, "integer", "string"):
-            raise InputError(f'subscriber_type is {self.subscriber_type!r}: it must be "integer" or "string"')
-        zone(self.timezone or "UTC")
-
-
 @dataclass(slots=True)
 class Counts:
     """What became of the rows read so far."""
@@ -393,18 +353,6 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Some rows of one source: the columns under travelcard's names, and where they stand in it."""
-
-    file: str
-    row: int
-    columns: Mapping[str, pa.Array]
-
-    def __len__(self) -> int:
-        return len(self.columns["subscriber"])
-
-
-@dataclass(frozen=True, slots=True)
 class Sifted:
     """One batch decided: ids (int64, or text still to be numbered), one event a row, rejects, counts."""
 
@@ -417,14 +365,12 @@ class Sifted:
 def sift(batch: Batch, reading: Reading, sieve: Sieve) -> Sifted:
     """Decide every row of a batch: a clean ping's event, or REJECTED + the index of the first reason that applies."""
     subscriber = batch.columns["subscriber"]
-    as_text = not pa.types.is_integer(subscriber.type) and reading.subscriber_type != "integer"
-    if as_text or reading.subscriber_type == "string":
-        ids: np.ndarray | pa.Array = _text(subscriber)
-        usable = np.where(ids.is_valid().to_numpy(zero_copy_only=False), 0, -1)
-    else:
+    if batch.numeric:
         ids, whole = _integers(subscriber)
-        usable = ids if whole.all() else np.where(whole, ids, -1)
-        ids = usable
+        usable = ids = ids if whole.all() else np.where(whole, ids, -1)
+    else:
+        ids = as_text(subscriber)
+        usable = np.where(ids.is_valid().to_numpy(zero_copy_only=False), 0, -1)
     times, unit, naive = _times(batch.columns["time"], reading)
     locations, by_position = _locations(batch.columns, len(batch), sieve)
     events, rejected = _events(usable, times, unit, sieve.start, sieve.length, locations)
@@ -455,7 +401,7 @@ def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
     rows = np.flatnonzero(events >= REJECTED)
     reason = (events[rows] - np.uint32(REJECTED)).astype(np.int8)
     text = {
-        name: _text(array.take(pa.array(rows))).to_pylist()
+        name: as_text(array.take(pa.array(rows))).to_pylist()
         for name, array in batch.columns.items()
         if name != "subscriber"
     }
@@ -467,8 +413,9 @@ def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
             return text["time"][i]
         kinds = [text.get("cell", [None] * len(rows))[i]]
         if "lat" in text or "lon" in text:
-            given = [text[c][i] for c in ("lat", "lon", "accuracy") if c in text]
-            kinds.append(",".join(v or "" for v in given) if any(given[:2]) else None)
+            lat, lon, accuracy = (text[c][i] if c in text else None for c in ("lat", "lon", "accuracy"))
+            given = f"{lat or ''},{lon or ''}" + (f",{accuracy}" if accuracy else "")
+            kinds.append(given if lat or lon else None)
         kinds.append(text.get("plmn", [None] * len(rows))[i])
         return next((kind for kind in kinds if kind), None)
 
@@ -496,174 +443,6 @@ def refuse_misread(counts: Counts, sieve: Sieve, where: str) -> None:
             f"{where}: the times have no time zone; read as UTC, {outside} of {counts.read} are not on {sieve.day}, "
             f'read in {sieve.tz} all are: set [pings] timezone = "{sieve.tz}" (or "UTC", if that is meant)'
         )
-
-
-# ---------------------------------------------------------------------------------------------------- sources
-
-
-def files_of(pattern: str | Path, day: date | None = None) -> list[Path]:
-    """The files of a pattern with `*` and `{day}`, sorted; none is an `InputError` that names the pattern."""
-    text = str(pattern).replace("{day}", day.isoformat() if day else "*")
-    paths = sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file())
-    if not paths:
-        raise InputError(f"no file for {day or 'these pings'}: nothing matches {text}")
-    return paths
-
-
-def _is_csv(path: Path) -> bool:
-    return ".csv" in path.suffixes
-
-
-def _chosen(schema: pa.Schema, where: str, reading: Reading) -> dict[str, str]:
-    """travelcard's column name -> the file's, checked against what is declared."""
-    _INPUT.check(schema, where, reading.columns)
-    names = {c.name: reading.columns.get(c.name, c.name) for c in _INPUT.columns}
-    chosen = {name: source for name, source in names.items() if source in schema.names}
-    if "cell" not in chosen and "plmn" not in chosen and not {"lat", "lon"} <= set(chosen):
-        raise InputError(
-            f"{where} says nothing of where a ping was: expected cell, or lat and lon, or plmn, found "
-            f'{", ".join(schema.names)}: pass columns={{"cell": "..."}}'
-        )
-    if pa.types.is_integer(schema.field(chosen["time"]).type) and reading.time_unit is None:
-        raise InputError(f'{where}: time holds integers: say their unit, time_unit = "s", "ms" or "us"')
-    return chosen
-
-
-def _batch(file: str, row: int, table: pa.Table | pa.RecordBatch, chosen: Mapping[str, str]) -> Batch:
-    columns = {}
-    for name, source in chosen.items():
-        column = table.column(source)
-        array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        if not (
-            pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_timestamp(array.type)
-        ):
-            array = _text(array)
-        columns[name] = array
-    return Batch(file, row, columns)
-
-
-def _blocks(batch: Batch) -> Iterator[Batch]:
-    """A batch in pieces that stay in the cache while they are sifted."""
-    for a in range(0, len(batch), _BLOCK):
-        yield Batch(batch.file, batch.row + a, {n: c.slice(a, _BLOCK) for n, c in batch.columns.items()})
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A part of the input that one thread reads by itself: its size in rows (0: not known), and its batches."""
-
-    file: str
-    rows: int
-    batches: Callable[[], Iterator[Batch]]
-
-
-def _broken(path: Path | str, error: Exception) -> InputError:
-    return InputError(f"{path} cannot be read to its end (truncated, damaged, or of another kind): {error}")
-
-
-def _parquet_pieces(path: Path, reading: Reading) -> list[Piece]:
-    try:
-        with pq.ParquetFile(path) as file:
-            metadata, schema = file.metadata, file.schema_arrow
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _broken(path, error) from error
-    if metadata.num_rows == 0:
-        raise InputError(f"{path} is empty: it has no row")
-    chosen = _chosen(schema, str(path), reading)
-
-    def read(group: int, first: int) -> Callable[[], Iterator[Batch]]:
-        def batches() -> Iterator[Batch]:
-            row = first
-            try:
-                with pq.ParquetFile(path, metadata=metadata) as file:
-                    wanted = list(chosen.values())
-                    for part in file.iter_batches(_READ, row_groups=[group], columns=wanted, use_threads=False):
-                        yield from _blocks(_batch(str(path), row, part, chosen))
-                        row += len(part)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise _broken(path, error) from error
-
-        return batches
-
-    pieces, first = [], 0
-    for group in range(metadata.num_row_groups):
-        rows = metadata.row_group(group).num_rows
-        pieces.append(Piece(str(path), rows, read(group, first)))
-        first += rows
-    return pieces
-
-
-def _csv_pieces(path: Path, reading: Reading) -> list[Piece]:
-    def reader(names: Iterable[str] = ()) -> pa.csv.CSVStreamingReader:
-        return pa.csv.open_csv(
-            pa.input_stream(str(path), compression={".gz": "gzip", ".zst": "zstd"}.get(path.suffix)),
-            read_options=pa.csv.ReadOptions(block_size=1 << 24),
-            convert_options=pa.csv.ConvertOptions(column_types={name: pa.string() for name in names}),
-        )
-
-    try:
-        with reader() as head:
-            header = head.schema.names
-        with reader(header) as whole:
-            empty = next((False for part in whole if len(part)), True)
-            text = whole.schema
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _broken(path, error) from error
-    if empty:
-        raise InputError(f"{path} is empty: it has no row")
-    chosen = _chosen(text, str(path), reading)
-
-    def batches() -> Iterator[Batch]:
-        row = 0
-        try:
-            with reader(header) as parts:
-                for part in parts:
-                    yield from _blocks(_batch(str(path), row, part, chosen))
-                    row += len(part)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _broken(path, error) from error
-
-    return [Piece(str(path), 0, batches)]
-
-
-def _table_pieces(source: Any, reading: Reading) -> list[Piece]:
-    collect = getattr(source, "collect", None)
-    if collect is not None and not hasattr(source, "__arrow_c_stream__"):
-        source = collect()
-    if not hasattr(source, "__arrow_c_stream__"):
-        raise InputError(f"expected files or a table (polars, pyarrow, pandas, duckdb), got {type(source).__name__}")
-    stream = pa.RecordBatchReader.from_stream(source)
-    chosen = _chosen(stream.schema, "the pings", reading)
-
-    def batches() -> Iterator[Batch]:
-        row = 0
-        for part in stream:
-            yield from _blocks(_batch("table", row, part, chosen))
-            row += len(part)
-
-    return [Piece("table", 0, batches)]
-
-
-def pieces_of(source: Any, reading: Reading, day: date | None = None) -> list[Piece]:
-    """A source cut into pieces that can be read side by side; every file's footer and columns are checked first.
-
-    `source` is a pattern (`*`, `{day}`), a path, a list of paths, or a table. Raises `InputError` for no file, and
-    for a file that is truncated, empty, or of another schema, by name.
-    """
-    if isinstance(source, (str, Path)):
-        paths = files_of(source, day)
-    elif isinstance(source, (list, tuple)):
-        paths = [Path(p) for p in source]
-        if not paths:
-            raise InputError("no file: the list of files is empty")
-    else:
-        return _table_pieces(source, reading)
-    pieces = []
-    for path in paths:
-        pieces += _csv_pieces(path, reading) if _is_csv(path) else _parquet_pieces(path, reading)
-    return pieces
 
 
 def read_pings(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -24,7 +23,8 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
-from travelcard.errors import InputError, MissingExtra, NotFound
+from travelcard.boundaries import from_gcj02, km2, overlaps, problems, read, refuse
+from travelcard.errors import InputError, NotFound
 
 if TYPE_CHECKING:
     from travelcard.borders import Borders
@@ -36,7 +36,6 @@ __all__ = [
     "countries",
     "country_of_mcc",
     "from_file",
-    "from_gcj02",
     "from_polygons",
     "is_abroad",
 ]
@@ -44,8 +43,6 @@ __all__ = [
 SNAP = 5000.0  # metres, DESIGN 3.2
 HOME_MCC = ("460", "461")
 DOMESTIC = ("HKG", "MAC", "TWN")  # listed like countries, coloured as domestic (DESIGN 2)
-SLIVER_KM2 = 1.0  # two polygons may overlap by less than this and by less than 1 % of the smaller one
-SLIVER_SHARE = 0.01
 CELLS_A_PLACE = (
     5000  # H3 resolution 7 for the prefectures of China (5 km2): finer ones grow the index, not what it answers
 )
@@ -78,7 +75,7 @@ class Places:
     @cached_property
     def polygons(self) -> NDArray[Any]:
         """The boundaries as shapely polygons, in the order of `codes`: degrees, WGS 84, x = longitude."""
-        return shapely.from_wkb(self.wkb.to_numpy(zero_copy_only=False))
+        return np.asarray(shapely.from_wkb(self.wkb.to_numpy(zero_copy_only=False)), object)
 
     @cached_property
     def borders(self) -> Borders:
@@ -193,8 +190,8 @@ class Places:
         return low[order], high[order], place[order]
 
     def _interior(self) -> tuple[NDArray[np.uint64], ...]:
-        """The H3 cells that lie wholly in exactly one place, compacted, per place; 10 s for the prefectures of China."""
-        area = _km2(self.polygons).sum()
+        """The H3 cells that lie wholly in exactly one place, compacted, per place; 10 s for China's prefectures."""
+        area = km2(self.polygons).sum()
         resolution = next(
             (r for r in range(8, -1, -1) if area / h3.average_hexagon_area(r) <= CELLS_A_PLACE * len(self.codes)), 0
         )
@@ -242,10 +239,12 @@ class Places:
         metadata = table.schema.metadata or {}
         if metadata.get(b"travelcard") != b"places" or metadata.get(b"version") != _VERSION.encode():
             raise InputError(f"{path} is no file of places (version {_VERSION}): read boundaries with places.from_file")
-        text = (tuple(table[c].to_pylist()) for c in ("code", "name", "name_en", "province"))
+        codes, names, names_en, provinces = (
+            tuple(table[c].to_pylist()) for c in ("code", "name", "name_en", "province")
+        )
         lists = table["h3"].combine_chunks()
         cells = np.split(lists.flatten().to_numpy(), np.cumsum(lists.value_lengths().to_numpy())[:-1])
-        return cls(*text, table["geometry"].combine_chunks(), tuple(cells))
+        return cls(codes, names, names_en, provinces, table["geometry"].combine_chunks(), tuple(cells))
 
 
 def _interval(cells: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -268,18 +267,9 @@ def _metres(what: str, value: NDArray[np.float64]) -> None:
         raise InputError(f"{what}: expected metres, 0 or more")
 
 
-def _km2(geometry: NDArray[Any]) -> NDArray[np.float64]:
-    """Areas of geometries in degrees, by a cylindrical equal-area projection of the sphere."""
-
-    def project(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        return 6371.0072 * np.column_stack([np.radians(xy[:, 0]), np.sin(np.radians(xy[:, 1]))])
-
-    return shapely.area(shapely.transform(np.asarray(geometry, object), project))
-
-
 @lru_cache(maxsize=1)
 def china() -> Places:
-    """The prefecture-level places of China in 2022 with HKG, MAC and TWN, read once (371 places; NOTICE has the source)."""
+    """The prefecture-level places of China in 2022 with HKG, MAC and TWN, read once (371; their source: NOTICE)."""
     with as_file(files("travelcard") / "data" / "china.parquet") as path:
         return Places.load(path)
 
@@ -298,7 +288,7 @@ def from_polygons(
     polygons = np.array(list(geometries), dtype=object)
     if not len(codes) == len(names) == len(provinces) == len(polygons) == len(names_en or codes):
         raise InputError("codes, names, provinces and geometries: expected equally many of each")
-    _refuse("the boundaries", _problems(list(codes), polygons))
+    refuse("the boundaries", problems(list(codes), polygons))
     order = sorted(range(len(codes)), key=lambda i: codes[i].encode())
     return Places(
         tuple(codes[i] for i in order),
@@ -336,7 +326,7 @@ def from_file(
     """
     if crs not in ("WGS84", "GCJ-02"):
         raise InputError(f"crs {crs!r}: expected 'WGS84' or 'GCJ-02'")
-    columns, wkb, declared = _read_parquet(path) if Path(path).suffix == ".parquet" else _read_gdal(path)
+    columns, wkb, declared = read(path)
     lines = []
     for argument, column in (("code", code), ("name", name), ("province", province), ("name_en", name_en)):
         if column is not None and column not in columns:
@@ -348,128 +338,19 @@ def from_file(
         )
     if not len(wkb):
         lines.append("no rows")
-    _refuse(str(path), lines)
+    refuse(str(path), lines)
     codes, names = columns[code], columns[name]
     lines += [
         f"row {i}: no {what}" for what, got in (("code", codes), ("name", names)) for i, v in enumerate(got) if not v
     ]
     codes = [str(c) for c in codes]
-    polygons = shapely.from_wkb(np.asarray(wkb, object))
-    lines += _problems(codes, polygons)
-    if not lines:
-        if crs == "GCJ-02":
-            polygons = shapely.transform(polygons, lambda xy: np.column_stack(from_gcj02(xy[:, 1], xy[:, 0])[::-1]))
-            lines += _problems(codes, polygons)
-        lines += _overlaps(codes, polygons)
-    _refuse(str(path), lines)
+    polygons = shapely.from_wkb(np.asarray(wkb, object), on_invalid="ignore")  # what is no WKB is no geometry
+    if crs == "GCJ-02":
+        polygons = shapely.transform(polygons, lambda xy: np.column_stack(from_gcj02(xy[:, 1], xy[:, 0])[::-1]))
+    lines += problems(codes, polygons) + overlaps(codes, polygons)
+    refuse(str(path), lines)
     provinces = columns[province] if province is not None else [None] * len(codes)
     return from_polygons(codes, names, provinces, polygons, columns[name_en] if name_en is not None else None)
-
-
-def _refuse(where: str, lines: list[str]) -> None:
-    if lines:
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise InputError(f"{where} cannot be read as places: {count}\n  " + "\n  ".join(lines))
-
-
-def _problems(codes: list[str], polygons: NDArray[Any]) -> list[str]:
-    """All that keeps polygons from being places, one line each."""
-    if not codes:
-        return ["no rows"]
-    lines = [f"{code}: {n} rows have this code" for code, n in sorted(Counter(codes).items()) if n > 1]
-    kind = shapely.get_type_id(polygons)
-    empty = shapely.is_missing(polygons) | shapely.is_empty(polygons)
-    fit = np.isin(kind, (3, 6)) & ~empty
-    for i in np.flatnonzero(~fit):
-        what = "no geometry" if empty[i] else f"a {shapely.geometry.base.BaseGeometry.geom_type.fget(polygons[i])}"
-        lines.append(f"{codes[i]}: {what}, expected a Polygon or MultiPolygon")
-    bad = fit & ~shapely.is_valid(polygons)
-    lines += [f"{codes[i]}: {shapely.is_valid_reason(polygons[i])}" for i in np.flatnonzero(bad)]
-    if fit.any():
-        west, south, east, north = shapely.total_bounds(polygons[fit])
-        inside = west >= -180 and east <= 180 and south >= -90 and north <= 90
-        turned = west >= 3 and east <= 54 and south >= 73 and north <= 136  # China, with the axes exchanged
-        adcodes = all(len(c) == 6 and c.isdigit() for c in codes)
-        if inside and not (turned and adcodes):
-            return lines
-        fits_swapped = west >= -90 and east <= 90 and south >= -180 and north <= 180
-        lines.append(
-            f"coordinates x {west:.6g} to {east:.6g}, y {south:.6g} to {north:.6g}: "
-            + ("latitude and longitude are swapped" if fits_swapped else "not longitude and latitude in degrees")
-        )
-    return lines
-
-
-def _overlaps(codes: list[str], polygons: NDArray[Any]) -> list[str]:
-    """The pairs of polygons that share more than a sliver, one line each."""
-    one, other = shapely.STRtree(polygons).query(polygons, predicate="intersects")
-    one, other = one[one < other], other[one < other]
-    shared = _km2(shapely.intersection(polygons[one], polygons[other]))
-    area = _km2(polygons)
-    too_much = (shared >= SLIVER_KM2) | (shared >= SLIVER_SHARE * np.minimum(area[one], area[other]))
-    pairs = sorted((*sorted((codes[one[k]], codes[other[k]])), shared[k]) for k in np.flatnonzero(too_much))
-    return [f"{a} and {b} overlap by {km2:.3g} km2" for a, b, km2 in pairs]
-
-
-def _read_parquet(path: str | Path) -> tuple[dict[str, list[Any]], list[bytes], str | None]:
-    """Columns, WKB and declared coordinate system of a GeoParquet file (GDAL's wheels have no Parquet driver)."""
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
-    geo = json.loads((table.schema.metadata or {}).get(b"geo", b"{}"))
-    column = geo.get("primary_column")
-    about = geo.get("columns", {}).get(column, {})
-    if about.get("encoding") != "WKB" or column not in table.column_names:
-        raise InputError(f"{path} cannot be read as places: it is no GeoParquet file with WKB geometry")
-    crs = about.get("crs", {"id": {"authority": "OGC", "code": "CRS84"}})  # the format's default; null: not declared
-    declared = None
-    if crs is not None:
-        declared = f"{crs['id']['authority']}:{crs['id']['code']}" if "id" in crs else str(crs.get("name", "unnamed"))
-    columns = {n: table[n].to_pylist() for n in table.column_names if n != column}
-    return columns, table[column].to_pylist(), declared
-
-
-def _read_gdal(path: str | Path) -> tuple[dict[str, list[Any]], list[bytes], str | None]:
-    """Columns, WKB and declared coordinate system of any other vector file."""
-    try:
-        import pyogrio  # noqa: PLC0415  an extra
-    except ImportError as error:
-        raise MissingExtra(f"{path}: reading it needs pyogrio: pip install 'travelcard[places]'") from error
-    try:
-        meta, _, wkb, fields = pyogrio.raw.read(path)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
-    return {n: list(f) for n, f in zip(meta["fields"], fields, strict=True)}, list(wkb), meta["crs"]
-
-
-def from_gcj02(lat: ArrayLike, lon: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """WGS 84 latitudes and longitudes of GCJ-02 ones, to a millimetre; what is outside China is left as it is."""
-    goal_y, goal_x = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
-    # the rectangle in which the published shift applies
-    shifted = (goal_x >= 72.004) & (goal_x <= 137.8347) & (goal_y >= 0.8293) & (goal_y <= 55.8271)
-    y, x = goal_y.copy(), goal_x.copy()
-    for _ in range(8):  # the shift changes by less than a thousandth of a step: each turn gains three digits
-        dy, dx = _gcj02_shift(y, x)
-        y, x = np.where(shifted, goal_y - dy, goal_y), np.where(shifted, goal_x - dx, goal_x)
-    return y, x
-
-
-def _gcj02_shift(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """GCJ-02 minus WGS 84 in degrees: the shift as published (eviltransform and many others), on Krasovsky's ellipsoid."""
-    x, y, pi, sin = lon - 105.0, lat - 35.0, np.pi, np.sin
-    root = np.sqrt(np.abs(x))
-    wave = (20.0 * sin(6.0 * x * pi) + 20.0 * sin(2.0 * x * pi)) * 2.0 / 3.0
-    north = -100.0 + 2.0 * x + 3.0 * y + 0.2 * y * y + 0.1 * x * y + 0.2 * root + wave
-    north += (20.0 * sin(y * pi) + 40.0 * sin(y / 3.0 * pi)) * 2.0 / 3.0
-    north += (160.0 * sin(y / 12.0 * pi) + 320.0 * sin(y / 30.0 * pi)) * 2.0 / 3.0
-    east = 300.0 + x + 2.0 * y + 0.1 * x * x + 0.1 * x * y + 0.1 * root + wave
-    east += (20.0 * sin(x * pi) + 40.0 * sin(x / 3.0 * pi)) * 2.0 / 3.0
-    east += (150.0 * sin(x / 12.0 * pi) + 300.0 * sin(x / 30.0 * pi)) * 2.0 / 3.0
-    a, e2 = 6378245.0, 0.00669342162296594323
-    phi = np.radians(lat)
-    w = 1.0 - e2 * sin(phi) ** 2
-    return np.degrees(north * w**1.5 / (a * (1.0 - e2))), np.degrees(east * np.sqrt(w) / (a * np.cos(phi)))
 
 
 @lru_cache(maxsize=1)

@@ -77,6 +77,8 @@ class Column:
         expected = f"{self.name}  expected {' or '.join(self.accepts)}, "
         if got is None:
             return f'{expected}missing  found {", ".join(others) or "no column"}: pass columns={{"{self.name}": "..."}}'
+        if pa.types.is_dictionary(got):
+            got = got.value_type
         if any(_FAMILIES[family](got) for family in self.accepts) or (pa.types.is_null(got) and self.nullable):
             return None
         lost = pa.types.is_floating(got) and "integer" in self.accepts and "string" in self.accepts

@@ -40,38 +40,35 @@ _EMPTY = np.int32(-1)
 # ---------------------------------------------------------------------------------------------------- the kernel
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _bucket(word: np.uint64, shift: np.uint64) -> np.uint64:
+    """`schema.bucket_of` for the word of one subscriber; `shift` is 64 less the bits of a bucket number."""
+    return ((word ^ word >> np.uint64(32)) * _GOLDEN) >> shift
+
+
 @njit(cache=True, nogil=True)
-def buckets_of(ids: np.ndarray, buckets: int) -> np.ndarray:
-    """`schema.bucket_of` for an array of integer ids."""
-    out = np.zeros(len(ids), np.int16)
+def scatter(ids: np.ndarray, words: np.ndarray, events: np.ndarray, buckets: int):
+    """Rows grouped by bucket, rejected ones left out: (ids, events, starts), starts of length `buckets` + 1.
+
+    `words` is what the bucket is taken from: the ids themselves, or the hashes of text ids.
+    """
     bits = 0
     while (1 << bits) < buckets:
         bits += 1
-    if bits:
-        shift = np.uint64(64 - bits)
-        for i in range(len(ids)):
-            word = np.uint64(ids[i])
-            word ^= word >> np.uint64(32)
-            out[i] = (word * _GOLDEN) >> shift
-    return out
-
-
-@njit(cache=True, nogil=True)
-def scatter(ids: np.ndarray, events: np.ndarray, bucket: np.ndarray, buckets: int):
-    """Rows grouped by bucket, rejected ones left out: (ids, events, starts), starts of length `buckets` + 1."""
-    starts = np.zeros(buckets + 1, np.int64)
-    for i in range(len(ids)):
+    shift, half = np.uint64(64 - max(bits, 1)), np.uint64(bits > 0)  # a shift by 64 is undefined: one bucket is half of 2
+    at = np.zeros(buckets + 1, np.int64)
+    for i in range(len(events)):
         if events[i] < REJECTED:
-            starts[bucket[i] + 1] += 1
+            at[_bucket(np.uint64(words[i]), shift) * half + np.uint64(1)] += 1
     for b in range(buckets):
-        starts[b + 1] += starts[b]
-    at = starts[:-1].copy()
-    out_ids = np.empty(starts[-1], np.int64)
-    out_events = np.empty(starts[-1], np.uint32)
-    for i in range(len(ids)):
+        at[b + 1] += at[b]
+    starts = at.copy()
+    out_ids, out_events = np.empty(at[-1], np.int64), np.empty(at[-1], np.uint32)
+    for i in range(len(events)):
         if events[i] < REJECTED:
-            k = at[bucket[i]]
-            at[bucket[i]] = k + 1
+            b = _bucket(np.uint64(words[i]), shift) * half
+            k = at[b]
+            at[b] = k + 1
             out_ids[k] = ids[i]
             out_events[k] = events[i]
     return out_ids, out_events, starts
@@ -314,9 +311,9 @@ class Names:
             longest = int(ends[done + 1] - ends[done])
             self._room(4 * len(self._hashes), 4 * len(self._arena) + longest)
 
-    def buckets(self, numbers: np.ndarray, buckets: int) -> np.ndarray:
-        """`schema.bucket_of` of the text behind each number."""
-        return buckets_of(self._hashes[np.maximum(numbers, 0)].view(np.int64), buckets)
+    def words(self, numbers: np.ndarray) -> np.ndarray:
+        """The word of `schema.bucket_of` behind each number; any word where the number is -1."""
+        return self._hashes[np.maximum(numbers, 0)].view(np.int64)
 
     def texts(self) -> pa.Array:
         """The names in the order of their numbers."""

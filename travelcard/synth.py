@@ -8,6 +8,9 @@ No real person, number or cell is in it. Subscribers are 19900000000 + i, a run 
 uses for nobody, or hexadecimal pseudonyms; cells have invented ids; populations are drawn (see `network`).
 """
 
+# mypy: disable-error-code="no-untyped-def"
+# Numba infers the types of the kernels, and a NamedTuple of arrays is read there as its fields.
+
 from __future__ import annotations
 
 import os
@@ -66,7 +69,7 @@ _AT, _MOVING, _ABROAD = 0, 1, 2
 # Pings by hour of the local day, as shares of 1: a phone in a drawer at night still updates, but rarely.
 _HOURS = np.array([4, 3, 3, 3, 3, 4, 6, 9, 11, 11, 11, 12, 13, 12, 11, 11, 11, 12, 13, 12, 12, 11, 9, 6], np.float64)
 _CDF = np.concatenate([[0.0], np.cumsum(_HOURS) / _HOURS.sum()])
-_YIELD = 1.455  # pings that one stratum of the day gives: bursts, less the hours switched off
+_YIELD = 1.44  # pings that one stratum of the day gives: bursts, less the hours switched off
 
 
 class _Net(NamedTuple):
@@ -108,7 +111,7 @@ class Country:
 # ------------------------------------------------------------------------------------------------- random numbers
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _mix(base, n):
     """splitmix64: word `n` of the stream `base`; a bijection of n."""
     z = base + np.uint64(n) * _GOLDEN
@@ -117,12 +120,12 @@ def _mix(base, n):
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _unit(w):
     return np.float64(w >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True)
 def _below(w, n):
     return np.int64(((w >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
 
@@ -132,11 +135,11 @@ def _words(base: np.uint64, n: np.ndarray) -> np.ndarray:
     z = base + n.astype(np.uint64) * _GOLDEN
     z = (z ^ (z >> np.uint64(30))) * _M1
     z = (z ^ (z >> np.uint64(27))) * _M2
-    return z ^ (z >> np.uint64(31))
+    return np.asarray(z ^ (z >> np.uint64(31)))
 
 
 def _base(seed: int) -> np.uint64:
-    return _words(np.uint64(0x7472_6176), np.array([seed & (2**63 - 1)]))[0]
+    return np.uint64(_words(np.uint64(0x7472_6176), np.array([seed & (2**63 - 1)]))[0])
 
 
 # --------------------------------------------------------------------------------------------- people and their days
@@ -395,7 +398,7 @@ def _pings(net, base, subscribers, day, rate, cdf, windows, deal, flicker, fault
     for i in range(subscribers):
         kind, home, own = np.int64(0), np.int64(0), _mix(base, i)
         today = _mix(own, 40_000_000 + day)
-        strata = max(1.0, np.floor(rate * (0.3 + 1.4 * _unit(_mix(own, 6))) + _unit(today)))
+        strata = np.floor(rate * (0.3 + 1.4 * _unit(_mix(own, 6))) + _unit(today))
         segments = -1
         off0, off1, night = np.int64(0), np.int64(0), False
         for v in range(len(windows)):
@@ -404,8 +407,8 @@ def _pings(net, base, subscribers, day, rate, cdf, windows, deal, flicker, fault
             late = min(np.int64(1 + (w >> np.uint64(9)) % np.uint64(2)) if w % np.uint64(128) == 0 else 0, last - piece)
             if delay != late and deal[1] == 0:
                 continue
-            low = max(np.int64(np.floor(_share(a - _BURST_S, cdf) * strata - 1e-6)), 0)
-            high = min(np.int64(np.floor(_share(b, cdf) * strata + 1e-6)), np.int64(strata) - 1)
+            low = np.int64(max(np.floor(_share(a - _BURST_S, cdf) * strata - 1e-6), 0.0))
+            high = np.int64(min(np.floor(_share(b, cdf) * strata + 1e-6), strata - 1.0))
             for k in range(low, high + 1):
                 w = _mix(today, 1_000_000 + k)
                 start = np.int64(1e6 * _second((k + _unit(w)) / strata, cdf))
@@ -460,6 +463,21 @@ def _pings(net, base, subscribers, day, rate, cdf, windows, deal, flicker, fault
     return who[:rows], micro[:rows], cells[:rows], fault[:rows], keys[:rows], True
 
 
+@njit(cache=True, nogil=True)
+def _ordered(who, micro, cells, fault, keys):
+    """The rows in the order of their keys, equal keys as they were: one counting sort."""
+    at = np.zeros(65_537, np.int64)
+    for key in keys:
+        at[np.int64(key) + 1] += 1
+    at = np.cumsum(at)
+    out = np.empty_like(who), np.empty_like(micro), np.empty_like(cells), np.empty_like(fault)
+    for i in range(len(keys)):
+        k = at[keys[i]]
+        at[keys[i]] = k + 1
+        out[0][k], out[1][k], out[2][k], out[3][k] = who[i], micro[i], cells[i], fault[i]
+    return out
+
+
 # ----------------------------------------------------------------------------------------------------------- network
 
 
@@ -468,7 +486,8 @@ def _cell_ids(n: int) -> np.ndarray:
     site, sector = np.divmod(np.arange(n, dtype=np.int64), 3)
     if n and site[-1] >> 20 >= len(_PLMNS):
         raise InputError(f"{n} cells: at most {3 * len(_PLMNS) << 20} have an id")
-    return (np.array(_PLMNS, np.int64)[site >> 20] << 28) | ((site & 0xFFFFF) << 8) | (sector + 1)
+    plmn = np.array(_PLMNS, np.int64)[site >> 20]
+    return np.asarray((plmn << 28) | ((site & 0xFFFFF) << 8) | (sector + 1))
 
 
 def _morton(lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
@@ -722,9 +741,7 @@ class _Feed:
     inner: np.ndarray | None  # cells around which a phone may stand anywhere within half the range
 
 
-def _subscribers(country: Country, who: np.ndarray) -> pa.Array:
-    if country.ids == "integer":
-        return pa.array(who.astype(np.int64) + FIRST_SUBSCRIBER)
+def _pseudonyms(country: Country, who: np.ndarray) -> pa.Array:
     words = _words(_base(country.seed) ^ _M2, who).astype(">u8").view(np.uint8).reshape(-1, 8)  # a bijection
     digits = np.frombuffer(b"0123456789abcdef", np.uint8)
     text = np.stack([digits[words >> 4], digits[words & 15]], axis=2).tobytes()
@@ -732,8 +749,13 @@ def _subscribers(country: Country, who: np.ndarray) -> pa.Array:
     return pa.StringArray.from_buffers(len(who), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
-def _masked(array: pa.Array, null: np.ndarray) -> pa.Array:
-    return pc.if_else(pa.array(null), pa.scalar(None, array.type), array) if null.any() else array
+def _subscribers(country: Country, who: np.ndarray) -> pa.Array:
+    return pa.array(who + np.int64(FIRST_SUBSCRIBER)) if country.ids == "integer" else _pseudonyms(country, who)
+
+
+def _midnight(day: date) -> int:
+    """The microsecond at which a day of the country begins."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=_CHINA).timestamp()) * 1_000_000
 
 
 def _positions(country: Country, feed: _Feed, who: np.ndarray, micro: np.ndarray, cell: np.ndarray) -> list[np.ndarray]:
@@ -750,33 +772,43 @@ def _positions(country: Country, feed: _Feed, who: np.ndarray, micro: np.ndarray
 def _rows(country: Country, feed: _Feed, day: date, part: tuple[np.ndarray, ...]) -> pa.Table:
     """Rows as a carrier sends them, each fault done to its row."""
     who, micro, cell, fault = part
-    reason, variant = fault & 15, fault >> 4
-    ids = _subscribers(country, who)
+    faulty = np.flatnonzero(fault)
+    reason, variant = fault[faulty] & 15, fault[faulty] >> 4
+
+    def rows(index: int, *variants: int) -> np.ndarray:  # those with REASONS[index - 1]
+        return np.asarray(faulty[(reason == index) & (np.isin(variant, variants) if variants else True)])
+
+    def without(*which: np.ndarray) -> np.ndarray:
+        mask = np.zeros(len(who), np.bool_)
+        mask[np.concatenate(which)] = True
+        return mask
+
     if country.ids == "integer":
-        ids = pc.if_else(pa.array((reason == 1) & (variant > 1)), pc.negate(ids), ids)
+        number = who + np.int64(FIRST_SUBSCRIBER)
+        number[rows(1, 2, 3)] *= -1
+        ids = pa.array(number, mask=without(rows(1, 0, 1)))
     else:
-        ids = pc.if_else(pa.array((reason == 1) & (variant > 1)), "", ids)
-    local = np.where(reason == 4, np.where(variant > 1, _DAY, -_DAY), 0) * 1_000_000 + micro
-    midnight = int(datetime(day.year, day.month, day.day, tzinfo=_CHINA).timestamp()) * 1_000_000
-    times = _masked(pa.array(local + midnight).cast(pa.timestamp("us", tz="UTC")), reason == 2)
+        ids = pc.if_else(pa.array(without(rows(1, 2, 3))), "", _pseudonyms(country, who))
+        ids = pc.if_else(pa.array(without(rows(1, 0, 1))), pa.scalar(None, ids.type), ids)
+    times = micro + _midnight(day)
+    times[rows(4, 0, 1)] -= _DAY * 1_000_000
+    times[rows(4, 2, 3)] += _DAY * 1_000_000
+    columns = {"msisdn": ids, "time": pa.array(times, mask=without(rows(2))).view(SECONDS)}
     if feed.format == "csv":
-        times = pc.strftime(times, format="%Y-%m-%dT%H:%M:%SZ")
-        times = pc.if_else(pa.array(reason == 3), "2022-02-30 25:61", times)
-    columns = {"msisdn": _masked(ids, (reason == 1) & (variant <= 1)), "time": times}
+        text = pc.strftime(columns["time"], format="%Y-%m-%dT%H:%M:%SZ")
+        columns["time"] = pc.if_else(pa.array(without(rows(3))), "2022-02-30 25:61", text)
     if feed.kind == "cell":
-        columns["cell"] = _masked(pa.array(country.cells[np.maximum(cell, 0)]), cell < 0)
+        columns["cell"] = pa.array(country.cells[cell], mask=cell < 0)  # -1 and below take any id, and are null
     else:
-        bad = reason == 6
         lat, lon, accuracy = _positions(country, feed, who, micro, cell)
-        lat = np.where(bad & (variant == 0), np.nan, np.where(bad & (variant == 1), 91.5, lat))
-        accuracy = np.where(bad & (variant == 3), -1.0, accuracy)
-        nowhere = (cell < 0) & ~bad
-        columns["lat"] = _masked(pa.array(lat, from_pandas=False), nowhere | (bad & (variant == 2)))
-        columns["lon"] = _masked(pa.array(lon), nowhere)
-        columns["accuracy"] = _masked(pa.array(accuracy), nowhere)
+        lat[rows(6, 0)], lat[rows(6, 1)], accuracy[rows(6, 3)] = np.nan, 91.5, -1.0
+        nowhere = cell < 0
+        nowhere[rows(6)] = False
+        columns["lat"] = pa.array(lat, mask=nowhere | without(rows(6, 2)))
+        columns["lon"], columns["accuracy"] = pa.array(lon, mask=nowhere), pa.array(accuracy, mask=nowhere)
     if feed.plmn:
         plmns = pa.array([None] * 2 + [plmn for _, plmn in ABROAD] + list(NO_COUNTRY), pa.string())
-        columns["plmn"] = plmns.take(pa.array(np.maximum(-cell, 0)))
+        columns["plmn"] = pa.DictionaryArray.from_arrays(np.maximum(-cell, 0), plmns).cast(pa.string())
     return pa.table(columns)
 
 
@@ -805,7 +837,7 @@ def _parts(country: Country, feed: _Feed, day: date, file: int) -> Iterator[tupl
             windows, deal = [(0, 0, _DAY, 0, 0)], (file * parts + j, feed.files * parts)
         done = False
         while not done:
-            *columns, keys, done = _pings(
+            who, micro, cells, fault, keys, done = _pings(
                 country.net,
                 _base(country.seed),
                 country.subscribers,
@@ -821,10 +853,9 @@ def _parts(country: Country, feed: _Feed, day: date, file: int) -> Iterator[tupl
                 capacity,
             )
             capacity = capacity if done else 2 * capacity
-        order = np.argsort(keys, kind="stable")  # 16 bits: a radix sort
-        for a in range(0, len(order), _ROW_GROUP):
-            rows = order[a : a + _ROW_GROUP]
-            yield tuple(column[rows] for column in columns)
+        columns = _ordered(who, micro, cells, fault, keys)
+        for a in range(0, len(keys), _ROW_GROUP):
+            yield tuple(column[a : a + _ROW_GROUP] for column in columns)
 
 
 def _write_file(country: Country, feed: _Feed, day: date, file: int, path: Path) -> tuple[int, np.ndarray, np.ndarray]:
@@ -840,7 +871,7 @@ def _write_file(country: Country, feed: _Feed, day: date, file: int, path: Path)
         writer.write_table(table)
         faulty = np.flatnonzero(part[3])
         where.append(rows + faulty)
-        why.append((part[3][faulty] & 15) - 1)
+        why.append(((part[3][faulty] & 15) - 1).astype(np.uint8))
         rows += len(table)
     if writer is not None:
         writer.close()
@@ -849,7 +880,7 @@ def _write_file(country: Country, feed: _Feed, day: date, file: int, path: Path)
 
 def _parquet(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     repeated = [name for name in ("cell", "plmn", "place", "reason", "file", "kind", "home") if name in schema.names]
-    return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=repeated)
+    return pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=repeated)
 
 
 _TRUTH = (("place", pa.string()), ("arrive", SECONDS), ("depart", SECONDS))
@@ -857,7 +888,6 @@ _FAULTS = pa.schema([("file", pa.string()), ("row", pa.int64()), ("reason", pa.s
 
 
 def _write_stays(country: Country, day: date, path: Path) -> None:
-    midnight = int(datetime(day.year, day.month, day.day, tzinfo=_CHINA).timestamp())
     schema = pa.schema([("subscriber", _subscribers(country, np.empty(0, np.int64)).type), *_TRUTH])
     abroad = len(country.places.codes)
     with closing(_parquet(path, schema)) as writer:
@@ -865,19 +895,19 @@ def _write_stays(country: Country, day: date, path: Path) -> None:
             b = min(a + _CROWD, country.subscribers)
             number = (day - date(1970, 1, 1)).days
             who, place, arrive, depart = _true_stays(country.net, _base(country.seed), a, b, number, abroad)
-            times = [pa.array((midnight + t.astype(np.int64)) * 1_000_000).cast(SECONDS) for t in (arrive, depart)]
+            times = [pa.array(_midnight(day) + t * np.int64(1_000_000)).view(SECONDS) for t in (arrive, depart)]
             place = pa.array(country.codes).take(pa.array(place))
             writer.write_table(pa.Table.from_arrays([_subscribers(country, who), place, *times], schema=schema))
 
 
 def _write_risk(country: Country, days: Sequence[date], folder: Path) -> None:
-    """A list for every day and the one after the last: six outbreaks, two of them at high level, one without an end."""
+    """A list for every day and the one after the last: six outbreaks, two at high level, three without an end."""
     folder.mkdir()
     areas = []
     for n in range(6):
         w = int(_words(_base(country.seed) ^ _GOLDEN, np.array([n]))[0])
         start = days[0] + timedelta(days=w % (len(days) + 3) - 3)
-        end = None if n == 0 else start + timedelta(days=3 + (w >> 16) % 8)
+        end = None if n % 2 == 0 else start + timedelta(days=3 + (w >> 16) % 8)
         place = country.codes[country.net.place[(w >> 24) % len(country.net.place)]]
         areas.append((place, "high" if n % 3 == 0 else "medium", start, end))
     for day in [*days, days[-1] + timedelta(days=1)]:

@@ -1,0 +1,35 @@
+# Everything runs in a virtual environment of its own, made on first use; only Python 3.11+ and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test heavy lint bench clean
+
+$(VENV)/ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/ready  ## two weeks of a small synthetic country, end to end
+	$(BIN)/travelcard demo
+
+test: $(VENV)/ready-dev  ## what every change must pass
+	$(BIN)/python -m pytest -n auto --dist loadfile
+
+heavy: $(VENV)/ready-dev  ## the minutes-long checks
+	$(BIN)/python -m pytest -m heavy
+
+lint: $(VENV)/ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/ready-dev
+	$(BIN)/python -m benchmarks.stays --pings 100000
+
+clean:
+	rm -rf $(VENV) build dist demo

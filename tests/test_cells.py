@@ -1,0 +1,206 @@
+"""CellMap: every row of an inventory gets its place by the polygons, or one error says why it cannot."""
+
+from datetime import date
+
+import h3.api.basic_int as h3
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from polars.testing import assert_frame_equal
+from shapely.geometry import box
+
+from travelcard import places
+from travelcard.cells import CellMap
+from travelcard.errors import InputError
+
+TOY = places.from_polygons(
+    ["330100", "330200"], ["甲市", "乙市"], ["浙江省"] * 2, [box(120, 30, 121, 31), box(121, 30, 122, 31)]
+)
+D = date(2022, 3, 14)
+
+
+def inventory(**columns):
+    rows = len(columns["cell"])
+    return pl.DataFrame({"lat": [30.5] * rows, "lon": [120.5] * rows} | columns).select("cell", pl.exclude("cell"))
+
+
+def refused(**columns):
+    with pytest.raises(InputError) as caught:
+        CellMap.build(inventory(**columns), TOY)
+    return str(caught.value)
+
+
+def test_every_cell_gets_its_place_its_h3_and_its_inner_flag():
+    built = CellMap.build(
+        inventory(
+            cell=[5, 4, 3, 2, 1, 0],
+            lon=[120.5, 120.995, 120.995, 121.0, 122.03, 125.0],
+            range=[None, None, 300.0, 0.0, 1.0, 1.0],
+        ),
+        places=TOY,
+    )
+    frame = built.frame
+    assert frame.columns == [
+        "cell",
+        "lat",
+        "lon",
+        "range",
+        "valid_date_start",
+        "valid_date_end",
+        "h3",
+        "place",
+        "inner",
+    ]
+    assert frame.schema["h3"] == pl.UInt64
+    assert frame["cell"].to_list() == [0, 1, 2, 3, 4, 5]
+    assert frame["place"].to_list() == [None, "330200", "330100", "330100", "330100", "330100"]
+    assert frame["inner"].to_list() == [False, True, False, True, False, True]
+    assert frame["range"].to_list() == [1.0, 1.0, 0.0, 300.0, 1000.0, 1000.0]
+    assert frame["h3"].to_list() == [h3.latlng_to_cell(y, x, 9) for y, x in frame.select("lat", "lon").iter_rows()]
+    assert built.outside["cell"].to_list() == [0]
+    assert (built.snap, built.places) == (5000.0, TOY.digest)
+
+
+def test_snap_is_passed_on():
+    off_shore = inventory(cell=["a", "b"], lon=[122.01, 120.5])
+    assert CellMap.build(off_shore, TOY).outside.height == 0
+    assert CellMap.build(off_shore, TOY, snap=0).outside["cell"].to_list() == ["a"]
+
+
+def test_china_by_the_polygons():
+    china = places.china()
+    rng = np.random.default_rng(2)
+    lat, lon = rng.uniform(28, 33, 20_000), rng.uniform(115, 123, 20_000)
+    frame = CellMap.build(pa.table({"cell": pa.array(range(20_000)), "lat": lat, "lon": lon}), china).frame
+    at = china.locate(lat, lon)
+    assert frame["place"].to_list() == [china.codes[i] if i >= 0 else None for i in at]
+    assert frame["inner"].to_list() == china.inner(lat, lon, 1000.0, at).tolist()
+    whole = china.of_h3(frame["h3"].to_numpy())
+    assert (whole[whole >= 0] == at[whole >= 0]).all()
+
+
+def test_validity_is_inclusive_and_null_is_open():
+    built = CellMap.build(
+        inventory(
+            cell=["a", "a", "b"],
+            lon=[120.5, 121.5, 120.5],
+            valid_date_start=[None, date(2022, 3, 15), D],
+            valid_date_end=[D, None, D],
+        ),
+        TOY,
+    )
+    assert built.on(D).rows() == [("a", "330100", True), ("b", "330100", True)]
+    assert built.on(date(2022, 3, 15)).rows() == [("a", "330200", True)]
+    assert built.on(date(2020, 1, 1)).rows() == [("a", "330100", True)]
+    assert built.on(D).columns == ["cell", "place", "inner"]
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends"),
+    [
+        ([None, None], [None, None]),
+        ([None, D], [D, None]),  # both valid on that one day
+        ([date(2022, 1, 1), D], [date(2022, 12, 31), D]),
+        ([D, None], [None, None]),
+    ],
+)
+def test_overlapping_validity_names_the_id(starts, ends):
+    text = refused(
+        cell=["x", "x"],
+        valid_date_start=pl.Series(starts, dtype=pl.Date),
+        valid_date_end=pl.Series(ends, dtype=pl.Date),
+    )
+    assert text == "the cells table cannot be used: 1 problem\n  1 ids are valid twice on one day: x"
+
+
+def test_rows_without_a_usable_location_are_named_and_the_rest_counted():
+    text = refused(
+        cell=list(range(12)), lat=[None, float("nan"), 91.0] + [30.5] * 9, lon=[120.5] * 9 + [181.0, None, 120.5]
+    )
+    assert "no usable location: 0 in row 0 (lat None, lon 120.5), 1 in row 1 (lat nan" in text
+    many = refused(cell=list(range(30)), lat=[None] * 12 + [30.5] * 18)
+    assert many.endswith("4 in row 4 (lat None, lon 120.5) and 7 more")
+
+
+def test_all_problems_come_at_once():
+    text = refused(
+        cell=["a", "a", "b", "", "c"],
+        range=[1.0, 1.0, -1.0, float("nan"), float("inf")],
+        valid_date_start=[None] * 4 + [D],
+        valid_date_end=[None] * 4 + [date(2022, 3, 13)],
+    )
+    assert "4 problems" in text
+    for line in (
+        "cell is empty:  in row 3",
+        "range is not 0 or more metres: b in row 2 (-1.0),  in row 3 (nan), c in row 4 (inf)",
+        "validity ends before it starts: c in row 4 (2022-03-14 to 2022-03-13)",
+        "1 ids are valid twice on one day: a",
+    ):
+        assert line in text
+
+
+def test_many_duplicate_ids_are_counted():
+    assert "20 ids are valid twice on one day: 0, 1, 2, 3, 4 and 15 more" in refused(cell=[*range(20), *range(20)])
+
+
+def test_swapped_coordinates_are_refused_and_told():
+    with pytest.raises(
+        InputError, match="latitude and longitude are swapped: 0 of 2 cells lie in a place as they are, 2"
+    ):
+        CellMap.build(inventory(cell=[1, 2], lat=[120.5, 121.5], lon=[30.5, 30.5]), TOY)
+    west = inventory(cell=[1], lat=[87.6], lon=[43.8])  # Urumqi: in range both ways
+    with pytest.raises(InputError, match="swapped"):
+        CellMap.build(west, places.china())
+    right = {"lat": "lon", "lon": "lat"}
+    assert CellMap.build(west, places.china(), columns=right).frame["place"].to_list() == ["650100"]
+    one_wrong = inventory(cell=[1, 2, 3], lat=[30.5, 30.5, 120.5], lon=[120.5, 121.5, 30.5])
+    with pytest.raises(InputError, match="no usable location: 3 in row 2"):
+        CellMap.build(one_wrong, TOY)
+
+
+def test_float_ids_and_missing_columns_are_refused_by_the_schema():
+    assert "ids read as floats have lost digits" in refused(cell=[1.0, 2.0])
+    with pytest.raises(InputError, match="lat  expected float or integer, missing"):
+        CellMap.build(pl.DataFrame({"cell": [1], "lon": [1.0]}), TOY)
+
+
+def test_inventory_files(tmp_path):
+    rows = inventory(cell=["00123", "460"], range=[None, 500.0])
+    rows.write_parquet(tmp_path / "c.parquet")
+    rows.write_csv(tmp_path / "c.csv")
+    for name in ("c.parquet", "c.csv"):
+        assert CellMap.build(tmp_path / name, TOY).frame["cell"].to_list() == ["00123", "460"]
+    (tmp_path / "i.csv").write_text(
+        "cgi,lat,lon,range,valid_date_start,valid_date_end\n460000000001,30.5,120.5,,2022-03-01,\n7,30.5,121,5,,2022-03-02\n"
+    )
+    frame = CellMap.build(str(tmp_path / "i.csv"), TOY, columns={"cell": "cgi"}).frame
+    assert frame["cell"].to_list() == [7, 460000000001]
+    assert frame["range"].to_list() == [5.0, 1000.0]
+    assert frame["valid_date_start"].to_list() == [None, date(2022, 3, 1)]
+    (tmp_path / "e.csv").write_text("cell,lat,lon,range\n1,30.5,120.5,\n")
+    assert CellMap.build(tmp_path / "e.csv", TOY).frame["range"].to_list() == [1000.0]
+    with pytest.raises(InputError, match=r"absent.csv cannot be read as a table"):
+        CellMap.build(tmp_path / "absent.csv", TOY)
+
+
+@pytest.mark.parametrize("ids", [[2, 1], ["b", "a"]])
+def test_save_and_load(tmp_path, ids):
+    built = CellMap.build(inventory(cell=ids, lon=[120.5, 125.0]), TOY, snap=10.0)
+    built.save(tmp_path / "m.parquet")
+    loaded = CellMap.load(tmp_path / "m.parquet")
+    assert_frame_equal(loaded.frame, built.frame)
+    assert (loaded.places, loaded.snap) == (TOY.digest, 10.0)
+    pq.write_table(pa.table({"cell": [1]}), tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="is no cell map"):
+        CellMap.load(tmp_path / "x.parquet")
+    with pytest.raises(InputError, match="cannot be read as a cell map"):
+        CellMap.load(tmp_path / "absent.parquet")
+
+
+def test_an_empty_inventory_is_an_empty_map():
+    empty = pl.DataFrame(schema={"cell": pl.Int64, "lat": pl.Float64, "lon": pl.Float64})
+    built = CellMap.build(empty, TOY)
+    assert built.frame.height == 0
+    assert built.on(D).height == 0

@@ -1,0 +1,320 @@
+"""Files and tables of pings to clean pings and rejects: every reason, every form, every refusal."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapely
+import zstandard
+
+import travelcard as tc
+from travelcard.errors import InputError
+from travelcard.schema import REASONS
+
+DAY = date(2022, 3, 14)
+NOON = datetime(2022, 3, 14, 4, tzinfo=UTC)  # noon in Shanghai
+
+
+@pytest.fixture(scope="module")
+def places():
+    squares = [shapely.box(110, 30, 111, 31), shapely.box(111, 30, 112, 31)]
+    return tc.places.from_polygons(["330100", "330200"], ["左市", "右市"], ["浙江省", "浙江省"], squares)
+
+
+def inventory(ids) -> pl.DataFrame:
+    """A cell deep inside the left square, one in the right square at the border, one outside every place."""
+    return pl.DataFrame({"cell": ids, "lat": [30.5, 30.5, 35.0], "lon": [110.5, 111.001, 110.5]})
+
+
+@pytest.fixture(scope="module")
+def cells(places):
+    return tc.CellMap.build(inventory([1, 2, 3]), places=places)
+
+
+def read(table, **options):
+    options.setdefault("day", DAY)
+    return tc.read_pings(table, **options)
+
+
+def test_every_reason_and_only_the_first_that_applies(cells, places):
+    rows = [
+        # subscriber, time, cell, lat, lon, accuracy, plmn -> place or reason
+        (7, NOON, 1, None, None, None, None, "330100"),
+        (None, None, None, None, None, None, None, "null_subscriber"),
+        (-1, NOON, 1, None, None, None, None, "null_subscriber"),
+        (7, None, None, None, None, None, None, "null_time"),
+        (7, NOON - timedelta(days=1), None, None, None, None, None, "outside_day"),
+        (7, NOON + timedelta(hours=12), 1, None, None, None, None, "outside_day"),
+        (7, NOON + timedelta(hours=12, microseconds=-1), 2, None, None, None, None, "330200"),
+        (7, NOON - timedelta(hours=12), 2, None, None, None, None, "330200"),
+        (7, NOON - timedelta(hours=12, microseconds=1), 2, None, None, None, None, "outside_day"),
+        (7, NOON, None, None, None, None, None, "null_cell"),
+        (7, NOON, None, None, None, 5.0, None, "null_cell"),
+        (7, NOON, None, 30.5, None, None, None, "bad_position"),
+        (7, NOON, None, None, 110.5, None, "44010", "bad_position"),
+        (7, NOON, None, float("nan"), 110.5, None, None, "bad_position"),
+        (7, NOON, None, 91.0, 110.5, None, None, "bad_position"),
+        (7, NOON, None, 30.5, 181.0, None, None, "bad_position"),
+        (7, NOON, None, 30.5, 110.5, -1.0, None, "bad_position"),
+        (7, NOON, None, 30.5, 110.5, float("inf"), None, "bad_position"),
+        (7, NOON, 9, 30.5, 110.5, None, "44010", "unknown_cell"),
+        (7, NOON, 3, 30.5, 110.5, None, None, "no_place"),
+        (7, NOON, None, 35.0, 110.5, None, "44010", "no_place"),
+        (7, NOON, None, None, None, None, "46000", "no_place"),
+        (7, NOON, None, None, None, None, "90112", "no_place"),
+        (7, NOON, None, None, None, None, "44010", "JPN"),
+        (7, NOON, None, 30.5, 110.5, None, "44010", "330100"),
+        (7, NOON, 2, 30.5, 110.5, None, "44010", "330200"),
+    ]
+    names = ["subscriber", "time", "cell", "lat", "lon", "accuracy", "plmn"]
+    table = pl.DataFrame([row[:-1] for row in rows], schema=names, orient="row", strict=False)
+    pings, rejects = read(table, cells=cells, places=places)
+    assert len(pings) + len(rejects) == len(rows)
+    expected = [(i, row[-1]) for i, row in enumerate(rows) if row[-1] in REASONS]
+    assert rejects.select("row", "reason").rows() == expected
+    assert pings["place"].to_list() == [row[-1] for row in rows if row[-1] not in REASONS]
+    values = dict(rejects.select("row", "value").rows())
+    assert values[1] is None
+    assert values[9] is None
+    assert values[18] == "9"
+    assert values[20] == "35,110.5"
+    assert values[21] == "46000"
+
+
+def test_inner_is_the_cells_or_the_discs(cells, places):
+    table = pl.DataFrame(
+        {
+            "subscriber": [1, 2, 3, 4, 5],
+            "time": [NOON] * 5,
+            "cell": [1, 2, None, None, None],
+            "lat": [None, None, 30.5, 30.5, None],
+            "lon": [None, None, 110.999, 110.999, None],
+            "accuracy": [None, None, None, 500.0, None],
+            "plmn": [None, None, None, None, "44010"],
+        }
+    )
+    pings, rejects = read(table, cells=cells, places=places)
+    assert rejects.is_empty()
+    assert pings["inner"].to_list() == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("time", "options"),
+    [
+        (pl.Series([NOON, NOON + timedelta(seconds=1.9)]), {}),
+        (pl.Series([NOON, NOON + timedelta(seconds=1.9)]).cast(pl.Datetime("ms", "UTC")), {}),
+        (pl.Series([NOON, NOON + timedelta(seconds=1.9)]).cast(pl.Datetime("ns", "UTC")), {}),
+        (pl.Series([NOON, NOON + timedelta(seconds=1.9)]).dt.convert_time_zone("America/New_York"), {}),
+        (pl.Series([1647230400, 1647230401]), {"time_unit": "s"}),
+        (pl.Series([1647230400, 1647230401], dtype=pl.Int32), {"time_unit": "s"}),
+        (pl.Series([1647230400000, 1647230401900]), {"time_unit": "ms"}),
+        (pl.Series([1647230400000000, 1647230401900000]), {"time_unit": "us"}),
+        (pl.Series([datetime(2022, 3, 14, 4), datetime(2022, 3, 14, 4, 0, 1)]), {"timezone": "UTC"}),
+        (pl.Series([datetime(2022, 3, 14, 4), datetime(2022, 3, 14, 4, 0, 1)]), {}),
+        (pl.Series([datetime(2022, 3, 14, 12), datetime(2022, 3, 14, 12, 0, 1)]), {"timezone": "Asia/Shanghai"}),
+        (pl.Series(["2022-03-14T04:00:00Z", "2022-03-14 12:00:01.999+08:00"]), {}),
+        (pl.Series(["2022-03-14T04:00", "2022-03-14 04:00:01"]), {}),
+        (pl.Series(["2022-03-14T12:00:00", "2022-03-14T12:00:01,5"]), {"timezone": "Asia/Shanghai"}),
+        (pl.Series(["2022-03-13T23:00:00-0500", "2022-03-13T23:00:01-05"]), {}),
+    ],
+)
+def test_times_in_every_form_are_floored_utc_seconds(time, options, cells):
+    pings, rejects = read(pl.DataFrame({"subscriber": [7, 7], "time": time, "cell": [1, 1]}), cells=cells, **options)
+    assert rejects.is_empty()
+    assert pings["time"].to_list() == [NOON, NOON + timedelta(seconds=1)]
+
+
+def test_text_times_agree_with_the_standard_librarys_reading(cells):
+    texts = ["2022-03-14T%02d:%02d:%02d%s%s" % (h, h, h, f, z) for h in (0, 7, 15, 23) for f in ("", ".5", ".123456")
+             for z in ("Z", "+00:00", "-03:30", "+08:00", "+0545")]  # fmt: skip
+    pings, rejects = read(pl.DataFrame({"subscriber": 7, "time": texts, "cell": 1}), cells=cells)
+    seconds = [datetime.fromisoformat(text).astimezone(UTC).replace(microsecond=0) for text in texts]
+    start = datetime(2022, 3, 14, tzinfo=timezone(timedelta(hours=8)))
+    assert pings["time"].to_list() == [s for s in seconds if start <= s < start + timedelta(days=1)]
+    assert set(rejects["reason"]) == {"outside_day"}
+
+
+@pytest.mark.parametrize("text", ["?", "2022-13-14T00:00:00Z", "2022-03-14T25:00:00Z", "14.03.2022", "2022-03-14T04:00:00+99:00"])
+def test_text_that_is_no_time_is_bad_time(text, cells):
+    _, rejects = read(pl.DataFrame({"subscriber": [7], "time": [text], "cell": [1]}), cells=cells)
+    assert rejects.select("reason", "value").rows() == [("bad_time", text)]
+
+
+def test_hour_that_does_not_exist_is_bad_time(cells):
+    table = pl.DataFrame({"subscriber": [7], "time": [datetime(2022, 3, 27, 2, 30)], "cell": [1]})
+    _, rejects = read(table, cells=cells, day=date(2022, 3, 27), timezone="Europe/Berlin", tz="Europe/Berlin")
+    assert rejects["reason"].to_list() == ["bad_time"]
+
+
+@pytest.mark.parametrize("ids", [[1, 2, 3], ["1", "2", "3"]])
+@pytest.mark.parametrize("kind", [pl.Int64, pl.UInt64, pl.Int32, pl.String])
+def test_integer_and_text_cell_ids_meet(ids, kind, places):
+    cells = tc.CellMap.build(inventory(ids), places=places)
+    table = pl.DataFrame({"subscriber": [7, 7, 7], "time": [NOON] * 3, "cell": pl.Series([1, 2, 9]).cast(kind)})
+    pings, rejects = read(table, cells=cells)
+    assert pings["place"].to_list() == ["330100", "330200"]
+    assert rejects["reason"].to_list() == ["unknown_cell"]
+
+
+def test_validity_dates_decide_which_row_of_the_inventory_a_cell_means(places):
+    moved = pl.DataFrame(
+        {
+            "cell": [1, 1], "lat": [30.5, 30.5], "lon": [110.5, 111.5],
+            "valid_date_start": [None, DAY], "valid_date_end": [DAY - timedelta(days=1), DAY],
+        }
+    )  # fmt: skip
+    cells = tc.CellMap.build(moved, places=places)
+    found = []
+    for back in (1, 0, -1):
+        table = pl.DataFrame({"subscriber": [7], "time": [NOON - timedelta(days=back)], "cell": [1]})
+        pings, rejects = read(table, cells=cells, day=DAY - timedelta(days=back))
+        found += pings["place"].to_list() + rejects["reason"].to_list()
+    assert found == ["330100", "330200", "unknown_cell"]
+
+
+CSV = "msisdn,time,cell\n7,2022-03-14T04:00:00Z,1\nNaN,2022-03-14T04:00:00Z,1\n1.5,x,1\n-7,x,1\n99999999999999999999,x,1\n7,,1\n7,x,1\n7,2022-03-14T04:00:00Z,\n7,2022-03-14T04:00:00Z,abc\n,,\n"  # fmt: skip
+
+
+@pytest.mark.parametrize("ending", ["csv", "csv.gz", "csv.zst"])
+def test_csv(ending, tmp_path, cells):
+    raw = CSV.encode()
+    packed = {"csv": raw, "csv.gz": gzip.compress(raw), "csv.zst": zstandard.compress(raw)}[ending]
+    (tmp_path / f"a.{ending}").write_bytes(packed)
+    pings, rejects = read(tmp_path / "*", cells=cells, columns={"subscriber": "msisdn"})
+    assert pings["subscriber"].to_list() == [7]
+    reasons = ["null_subscriber"] * 4 + ["null_time", "bad_time", "null_cell", "unknown_cell", "null_subscriber"]
+    assert rejects["reason"].to_list() == reasons
+    assert rejects["row"].to_list() == list(range(1, 10))
+    assert set(rejects["file"]) == {str(tmp_path / f"a.{ending}")}
+
+
+def test_string_subscribers_stay_strings(cells):
+    table = pl.DataFrame({"subscriber": ["a1", "", None, "号"], "time": [NOON] * 4, "cell": [1] * 4})
+    pings, rejects = read(table, cells=cells)
+    assert pings["subscriber"].to_list() == ["a1", "号"]
+    assert rejects["reason"].to_list() == ["null_subscriber"] * 2
+
+
+@pytest.mark.parametrize("make", [pl.DataFrame.to_arrow, pl.DataFrame.to_pandas, pl.DataFrame.lazy, lambda frame: frame])
+def test_any_table_is_read(make, cells):
+    table = pl.DataFrame({"subscriber": [7, 8], "time": [NOON, NOON], "cell": [1, 9]})
+    pings, rejects = read(make(table), cells=cells)
+    assert (len(pings), len(rejects)) == (1, 1)
+
+
+def test_dictionary_columns_and_many_row_groups(tmp_path, cells):
+    rows = 150_000
+    table = pa.table(
+        {
+            "subscriber": pa.array(np.arange(rows) % 50),
+            "time": pa.array([NOON] * rows).cast(pa.timestamp("us", "UTC")),
+            "cell": pa.array(["1", "9"] * (rows // 2)).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=40_000)
+    pings, rejects = read(str(tmp_path / "*.parquet"), cells=cells)
+    assert len(pings) == len(rejects) == rows // 2
+    assert rejects["row"].to_list() == list(range(1, rows, 2))
+
+
+# -------------------------------------------------------------------------------------------------------- refusals
+
+
+def refused(table, *words, **options):
+    with pytest.raises(InputError) as error:
+        read(table, **options)
+    message = str(error.value)
+    assert all(word in message for word in words), message
+    return message
+
+
+def test_wrong_columns_come_in_one_message(cells):
+    table = pl.DataFrame({"msisdn": [7], "ts": [NOON], "cgi": [1.0]})
+    message = refused(table, "2 problems", "subscriber", "time", "msisdn, ts, cgi", 'columns={"subscriber"', cells=cells)
+    assert message.count("\n") == 2
+    refused(table.rename({"msisdn": "subscriber", "ts": "time"}), "where a ping was", cells=cells)
+    refused(table, "lost digits", columns={"subscriber": "msisdn", "time": "ts", "cell": "cgi"}, cells=cells)
+    refused(table, "no column of pings", columns={"subscribers": "msisdn"}, cells=cells)
+
+
+def test_ids_read_as_floats_are_refused(cells):
+    table = pd.DataFrame({"subscriber": [7, None], "time": [NOON, NOON], "cell": [1, 1]})
+    refused(table, "subscriber", "got double", "lost digits", cells=cells)
+
+
+def test_integer_times_want_a_unit(cells):
+    refused(pl.DataFrame({"subscriber": [7], "time": [1], "cell": [1]}), "time_unit", cells=cells)
+
+
+def test_unknown_time_zone_and_unit(cells):
+    table = pl.DataFrame({"subscriber": [7], "time": [NOON], "cell": [1]})
+    refused(table, "no time zone", cells=cells, timezone="Asia/Shangai")
+    refused(table, "no time zone", cells=cells, tz="Shanghai")
+    refused(table, "time_unit", cells=cells, time_unit="minutes")
+
+
+def test_cells_without_an_inventory_and_positions_without_places(cells):
+    refused(pl.DataFrame({"subscriber": [7], "time": [NOON], "cell": [1]}), "inventory")
+    refused(pl.DataFrame({"subscriber": [7], "time": [NOON], "lat": [1.0], "lon": [1.0]}), "places", cells=cells)
+
+
+def test_a_day_without_files(tmp_path):
+    refused(tmp_path / "{day}" / "*.parquet", "no file", "2022-03-14")
+    refused([], "no file")
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv", "csv.gz", "csv.zst"])
+def test_truncated_and_empty_files_are_named(ending, tmp_path, cells):
+    rng = np.random.default_rng(0)
+    table = pl.DataFrame({"subscriber": rng.integers(0, 1 << 40, 20_000), "time": "2022-03-14T04:00:00Z", "cell": 1})
+    path = tmp_path / f"broken.{ending}"
+    text = table.write_csv().encode()
+    if ending == "parquet":
+        table.write_parquet(path)
+    else:
+        path.write_bytes({"csv": text + b"1,2", "csv.gz": gzip.compress(text), "csv.zst": zstandard.compress(text)}[ending])
+    if ending != "csv":
+        path.write_bytes(path.read_bytes()[:-1000])
+    refused(path, "broken." + ending, "cannot be read", cells=cells)
+    path.write_bytes(b"")
+    refused(path, "broken." + ending, cells=cells)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+def test_a_file_without_rows_is_refused(ending, tmp_path, cells):
+    empty = pl.DataFrame(schema={"subscriber": pl.Int64, "time": pl.String, "cell": pl.Int64})
+    path = tmp_path / f"none.{ending}"
+    (empty.write_parquet if ending == "parquet" else empty.write_csv)(path)
+    refused(path, "none." + ending, "empty", cells=cells)
+
+
+def test_swapped_coordinates_are_told(places):
+    table = pl.DataFrame({"subscriber": [7] * 3, "time": [NOON] * 3, "lat": [110.5, 110.6, 111.2], "lon": [30.5] * 3})
+    refused(table, "swapped", "3 of 3", places=places)
+    _, rejects = read(table.with_columns(lat=pl.Series([35.0, 35.1, 110.5]), lon=pl.Series([110.5, 110.5, 30.5])), places=places)
+    assert len(rejects) == 3  # most are not found either way: rejects, no refusal
+
+
+def test_local_times_taken_for_utc_are_told(cells):
+    local = [datetime(2022, 3, 14) + timedelta(seconds=60 * i) for i in range(1440)]
+    table = pl.DataFrame({"subscriber": 7, "time": local, "cell": 1})
+    refused(table, "no time zone", 'timezone = "Asia/Shanghai"', cells=cells)
+    pings, _ = read(table, cells=cells, timezone="Asia/Shanghai")
+    assert len(pings) == 1440
+    pings, rejects = read(table, cells=cells, timezone="UTC")
+    assert (len(pings), len(rejects)) == (960, 480)
+
+
+def test_files_are_read_in_order_and_named(tmp_path: Path, cells):
+    for i in (1, 0):
+        pl.DataFrame({"subscriber": [i], "time": [NOON], "cell": [9]}).write_parquet(tmp_path / f"part-{i}.parquet")
+    _, rejects = read(tmp_path / "part-*.parquet", cells=cells)
+    assert [Path(f).name for f in rejects["file"]] == ["part-0.parquet", "part-1.parquet"]
