@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 __all__ = [
@@ -406,7 +406,7 @@ def marked(place, levels, marks):
 
 
 def status_holds(since, until, as_of, first=1, last=None):
-    """A status from `since` to `until` (None: open), for its days `first` to `last` (None: no end of the rule's own)."""
+    """A status from `since` to `until` (None: open), for its days `first` to `last` (None: to its end)."""
     # "A status holds when from <= card's date <= to (null = open)"
     if not (since <= as_of and (until is None or as_of <= until)):
         return False

@@ -142,7 +142,9 @@ def test_text_times_agree_with_the_standard_librarys_reading(cells):
     assert set(rejects["reason"]) == {"outside_day"}
 
 
-@pytest.mark.parametrize("text", ["?", "2022-13-14T00:00:00Z", "2022-03-14T25:00:00Z", "14.03.2022", "2022-03-14T04:00:00+99:00"])
+@pytest.mark.parametrize(
+    "text", ["?", "2022-13-14T00:00:00Z", "2022-03-14T25:00:00Z", "14.03.2022", "2022-03-14T04:00:00+99:00"]
+)
 def test_text_that_is_no_time_is_bad_time(text, cells):
     _, rejects = read(pl.DataFrame({"subscriber": [7], "time": [text], "cell": [1]}), cells=cells)
     assert rejects.select("reason", "value").rows() == [("bad_time", text)]
@@ -203,7 +205,9 @@ def test_string_subscribers_stay_strings(cells):
     assert rejects["reason"].to_list() == ["null_subscriber"] * 2
 
 
-@pytest.mark.parametrize("make", [pl.DataFrame.to_arrow, pl.DataFrame.to_pandas, pl.DataFrame.lazy, lambda frame: frame])
+@pytest.mark.parametrize(
+    "make", [pl.DataFrame.to_arrow, pl.DataFrame.to_pandas, pl.DataFrame.lazy, lambda frame: frame]
+)
 def test_any_table_is_read(make, cells):
     table = pl.DataFrame({"subscriber": [7, 8], "time": [NOON, NOON], "cell": [1, 9]})
     pings, rejects = read(make(table), cells=cells)
@@ -238,7 +242,9 @@ def refused(table, *words, **options):
 
 def test_wrong_columns_come_in_one_message(cells):
     table = pl.DataFrame({"msisdn": [7], "ts": [NOON], "cgi": [1.0]})
-    message = refused(table, "2 problems", "subscriber", "time", "msisdn, ts, cgi", 'columns={"subscriber"', cells=cells)
+    message = refused(
+        table, "2 problems", "subscriber", "time", "msisdn, ts, cgi", 'columns={"subscriber"', cells=cells
+    )
     assert message.count("\n") == 2
     refused(table.rename({"msisdn": "subscriber", "ts": "time"}), "where a ping was", cells=cells)
     refused(table, "lost digits", columns={"subscriber": "msisdn", "time": "ts", "cell": "cgi"}, cells=cells)
@@ -280,7 +286,9 @@ def test_truncated_and_empty_files_are_named(ending, tmp_path, cells):
     if ending == "parquet":
         table.write_parquet(path)
     else:
-        path.write_bytes({"csv": text + b"1,2", "csv.gz": gzip.compress(text), "csv.zst": zstandard.compress(text)}[ending])
+        path.write_bytes(
+            {"csv": text + b"1,2", "csv.gz": gzip.compress(text), "csv.zst": zstandard.compress(text)}[ending]
+        )
     if ending != "csv":
         path.write_bytes(path.read_bytes()[:-1000])
     refused(path, "broken." + ending, "cannot be read", cells=cells)
@@ -299,7 +307,9 @@ def test_a_file_without_rows_is_refused(ending, tmp_path, cells):
 def test_swapped_coordinates_are_told(places):
     table = pl.DataFrame({"subscriber": [7] * 3, "time": [NOON] * 3, "lat": [110.5, 110.6, 111.2], "lon": [30.5] * 3})
     refused(table, "swapped", "3 of 3", places=places)
-    _, rejects = read(table.with_columns(lat=pl.Series([35.0, 35.1, 110.5]), lon=pl.Series([110.5, 110.5, 30.5])), places=places)
+    _, rejects = read(
+        table.with_columns(lat=pl.Series([35.0, 35.1, 110.5]), lon=pl.Series([110.5, 110.5, 30.5])), places=places
+    )
     assert len(rejects) == 3  # most are not found either way: rejects, no refusal
 
 

@@ -22,8 +22,9 @@ import pyarrow as pa
 from travelcard.cards import cards
 from travelcard.errors import GateError, InputError
 from travelcard.ingest import Counts, Inventory, Sieve, refuse_misread, sieve, sift
-from travelcard.places import Places
-from travelcard.policy import Policy, Risk
+from travelcard.places import Places, china
+from travelcard.policy import Policy
+from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, bucket_of
 from travelcard.sources import Piece, Reading, pieces_of
 from travelcard.stays import Names, id_codes, lay, number, scatter, stays_of_bucket, stays_table
@@ -34,6 +35,7 @@ __all__ = ["run"]
 
 Report = Callable[[dict[str, Any]], None]
 Progress = Callable[[str, int, int], None]
+_SLAB = 1 << 18  # pings whose memory is asked for at once
 MAX_REJECTED = 0.5  # the share of rejected pings above which a day is refused: something is wrong with its input
 
 
@@ -61,16 +63,17 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 
 @dataclass(slots=True, eq=False)
 class _Hand:
-    """What one thread has scattered: per block (ids, events, starts of the buckets); text ids numbered by itself."""
+    """What one thread has scattered: per block (piece, ids, events, starts of the buckets); text ids by its numbers."""
 
-    blocks: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    blocks: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    slab: tuple[np.ndarray, np.ndarray] = (np.empty(0, np.int64), np.empty(0, np.uint32))
     rejects: list[pa.Table] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     names: Names | None = None
     seen: set[str] = field(default_factory=set)
 
 
-def _read(piece: Piece, hand: _Hand, reading: Reading, wanted: Sieve, buckets: int) -> None:
+def _read(at: int, piece: Piece, hand: _Hand, reading: Reading, wanted: Sieve, buckets: int) -> None:
     """Sift a piece of the input and scatter its clean pings into buckets."""
     for batch in piece.batches():
         sifted = sift(batch, reading, wanted)
@@ -85,7 +88,12 @@ def _read(piece: Piece, hand: _Hand, reading: Reading, wanted: Sieve, buckets: i
         else:
             hand.seen.add("integer")
             ids = words = sifted.ids
-        hand.blocks.append(scatter(ids, words, sifted.events, buckets))
+        if len(hand.slab[0]) < len(ids):
+            hand.slab = np.empty(_SLAB, np.int64), np.empty(_SLAB, np.uint32)
+        starts = scatter(ids, words, sifted.events, *hand.slab, buckets)
+        rows = starts[-1]
+        hand.blocks.append((at, hand.slab[0][:rows], hand.slab[1][:rows], starts))
+        hand.slab = hand.slab[0][rows:], hand.slab[1][rows:]
 
 
 def _scattered(
@@ -97,18 +105,18 @@ def _scattered(
     lock = Lock()
     total, done = sum(piece.rows for piece in pieces), 0
 
-    def task(piece: Piece) -> int:
+    def task(at: int, piece: Piece) -> int:
         with lock:
             hand = free.pop() if free else _Hand()
             if hand not in hands:
                 hands.append(hand)
-        _read(piece, hand, reading, wanted, buckets)
+        _read(at, piece, hand, reading, wanted, buckets)
         with lock:
             free.append(hand)
         return piece.rows
 
     with _pool() as pool:
-        for rows in pool.map(task, pieces):
+        for rows in pool.map(task, range(len(pieces)), pieces):
             done += rows
             progress("read", done, total)
     return hands
@@ -172,14 +180,20 @@ def run_stays(
     layout = store.create(kinds.pop())
     names, ranks = _names_of(hands)
     codes = pa.array(wanted.codes)
+    # In the order of the input: it is nearly in time order, and the kernel's sort is short because of that.
+    blocks = sorted(
+        ((at, i, rank, ids, events, starts)
+         for hand, rank in zip(hands, ranks, strict=True)
+         for i, (at, ids, events, starts) in enumerate(hand.blocks)),
+        key=lambda block: block[:2],
+    )  # fmt: skip
 
     def task(bucket: int) -> tuple[Written | None, int, int]:
         ids, events = [], []
-        for hand, rank in zip(hands, ranks, strict=True):
-            for block_ids, block_events, starts in hand.blocks:
-                part = slice(starts[bucket], starts[bucket + 1])
-                ids.append(block_ids[part] if rank is None else rank[block_ids[part]])
-                events.append(block_events[part])
+        for _, _, rank, block_ids, block_events, starts in blocks:
+            part = slice(starts[bucket], starts[bucket + 1])
+            ids.append(block_ids[part] if rank is None else rank[block_ids[part]])
+            events.append(block_events[part])
         unique, columns, merged = stays_of_bucket(np.concatenate(ids), np.concatenate(events), layout.max_silence_s)
         if not len(unique):
             return None, 0, 0
@@ -222,8 +236,8 @@ def _accept(counts: Counts, wanted: Sieve, day: date, max_rejected: float) -> No
             ", ".join(f"{n / counts.read:.0%} {reason}" for reason, n in counts.by_reason().items()) or "no ping at all"
         )
         raise GateError(
-            f"{day}: {rejected} of {counts.read} pings are rejected ({why}; limit {max_rejected:.0%}); are the columns, "
-            "the day's cell inventory and the time zone right? nothing published"
+            f"{day}: {rejected} of {counts.read} pings are rejected ({why}; limit {max_rejected:.0%}); "
+            "are the columns, the day's cell inventory and the time zone right? nothing published"
         )
 
 
@@ -362,7 +376,7 @@ def run(
     *,
     day: date,
     pings: Any,
-    places: Places,
+    places: Places | None = None,
     cells: Inventory | None = None,
     policy: Policy | None = None,
     risk: Risk | None = None,
@@ -383,7 +397,7 @@ def run(
     pings, columns, time_unit, timezone, subscriber_type
         The day's pings, as for `read_pings`.
     places
-        Boundaries: the names on the cards, and the places of pings by position.
+        Boundaries: the names on the cards, and the places of pings by position; China's by default.
     cells
         The cell map, for pings by cell.
     policy
@@ -404,6 +418,7 @@ def run(
         Nothing of the half that failed is published.
     """
     as_of = day + timedelta(days=1)
+    places = places or china()
     rules = policy or Policy.in_force(as_of)
     reading = Reading(columns or {}, time_unit, timezone, subscriber_type)
     first = run_stays(store, day=day, pings=pings, cells=cells, places=places, reading=reading)

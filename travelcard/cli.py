@@ -169,8 +169,10 @@ def card(
     """
     from travelcard.config import Config
 
-    shown = Config.read(config).open_store().card(subscriber, as_of=as_of)
-    print(json.dumps(shown.as_dict(), ensure_ascii=False, indent=2) if json_ else shown.text(language))
+    settings = Config.read(config)
+    shown = settings.open_store().card(subscriber, as_of=as_of)
+    names = settings.boundaries
+    print(json.dumps(shown.as_dict(places=names), ensure_ascii=False, indent=2) if json_ else shown.text(language, places=names))
 
 
 @app.command
@@ -190,8 +192,95 @@ def explain(
     from travelcard.config import Config
 
     settings = Config.read(config)
-    evidence = settings.explanation(subscriber, as_of)
+    store = settings.open_store()
+    shown = store.card(subscriber, as_of=as_of)
+    risk = settings.risk_on(shown.as_of, shown.policy)
+    evidence = store.explain(subscriber, as_of=shown.as_of, risk=risk, places=settings.boundaries)
     print(json.dumps(evidence.as_dict(), ensure_ascii=False, indent=2) if json_ else evidence.text(language))
+
+
+@app.command
+def synth(
+    folder: Path, *, subscribers: int = 10_000, start: date = date(2022, 3, 1), days: int = 1, pings: float = 100,
+    cells: int = 20_000, files: int = 24, seed: int = 0, faults: float = 0.001,
+    ids: Literal["integer", "string"] = "integer", order: Literal["time", "shuffled"] = "time",
+    kind: Literal["cell", "position"] = "cell", format_: Annotated[Literal["parquet", "csv"], Parameter(name="--format")] = "parquet",
+) -> None:  # fmt: skip
+    """Write a synthetic country with the truth beside it: people, cells, pings, faults, and a travelcard.toml.
+
+    Parameters
+    ----------
+    folder
+        A new folder.
+    subscribers
+        How many people.
+    start
+        The first day, YYYY-MM-DD.
+    days
+        How many days.
+    pings
+        Mean pings a day of each person.
+    cells
+        How many radio cells.
+    files
+        Files a day.
+    seed
+        Same seed, same country, to the byte.
+    faults
+        Share of rows made faulty, each labelled with its reason.
+    ids
+        Subscribers as integers or as text.
+    order
+        Files as slices of the day, or rows at random.
+    kind
+        Pings by cell or by position.
+    format_
+        parquet or csv.
+    """
+    from travelcard import synth as country
+
+    span = [start + timedelta(days=i) for i in range(days)]
+    written = country.write(
+        folder, subscribers=subscribers, days=span, pings_per_subscriber=pings, cells=cells, files=files, seed=seed,
+        faults=faults, ids=ids, order=order, kind=kind, format=format_,
+    )  # fmt: skip
+    for day, rows in written.items():
+        _tell({"step": "synth", "day": day.isoformat(), "pings": rows, "folder": str(folder / "pings" / str(day))})
+
+
+@app.command
+def demo(folder: Path = Path("demo")) -> None:
+    """Two weeks of a small synthetic country on real city boundaries, end to end, and three of its cards.
+
+    Parameters
+    ----------
+    folder
+        Where it is written; a demo that is already there is run again.
+    """
+    import shutil
+
+    import pyarrow.parquet as pq
+
+    from travelcard import synth as country
+    from travelcard.config import Config
+
+    if not (folder / CONFIG).is_file():
+        partial = folder.with_name(folder.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        country.demo(partial)
+        partial.rename(folder)
+    days = sorted(date.fromisoformat(path.name) for path in (folder / "pings").iterdir())
+    for day in days:
+        _stays(day, folder / CONFIG)
+    as_of = days[-1] + timedelta(days=1)
+    _cards(as_of, folder / CONFIG, None)
+    store = Config.read(folder / CONFIG).open_store()
+    people = pq.read_table(folder / "truth" / "people.parquet").to_pylist()
+    for kind in ("stay_at_home", "traveller", "roamer"):
+        number = next(person["subscriber"] for person in people if person["kind"] == kind)
+        print(f"\n--- a {kind.replace('_', ' ')}\n\n{store.card(number, as_of=as_of).text()}")
+    print(f"\nThe tables are in {folder / 'store'}, every number in {folder / 'truth' / 'people.parquet'}.")
+    print(f"More: travelcard explain NUMBER --config {folder / CONFIG}")
 
 
 def main(arguments: list[str] | None = None) -> None:

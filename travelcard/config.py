@@ -16,7 +16,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from travelcard import places
 from travelcard.cells import CellMap
 from travelcard.errors import InputError
-from travelcard.policy import Policy, Risk, read_risk, risk_in_force
+from travelcard.policy import Policy
+from travelcard.risk import Risk, dated_lists, join_risk, read_risk, risk_in_force
 from travelcard.sources import Reading
 from travelcard.store import Store
 
@@ -144,7 +145,7 @@ class Config(BaseSettings):
         path = Path(self.at(self.cells.path))
         if not path.is_file():
             raise InputError(f"{path} is not there: [cells] path must be a cell inventory or a saved cell map")
-        if path.suffix == ".parquet" and CellMap.is_saved(path):
+        if path.suffix == ".parquet" and (pq.read_schema(path).metadata or {}).get(b"travelcard") == b"cells":
             return CellMap.load(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
@@ -170,8 +171,13 @@ class Config(BaseSettings):
             return None
         if self.risk is None:
             raise InputError(f'{policy.id} marks cities with risk areas: add [risk] path = "risk/{{day}}.json"')
-        path, day = risk_in_force(self.at(self.risk.path), as_of)
-        return read_risk(path, places=self.boundaries, day=day)
+        lists = dated_lists(self.at(self.risk.path))
+        path, day = risk_in_force(lists, as_of)
+        if not any(rule.levels and rule.at == "visit" for rule in policy.colours):
+            return read_risk(path, places=self.boundaries, day=day)
+        _, oldest = risk_in_force(lists, policy.window(as_of)[0])
+        wanted = {d: p for d, p in lists.items() if oldest <= d <= day}
+        return join_risk(read_risk(p, places=self.boundaries, day=d) for d, p in wanted.items())
 
     def status_list(self, as_of: date) -> Any:
         """The status list of a card's date, or None when none is configured."""

@@ -259,10 +259,15 @@ def _is_span(value: Any) -> bool:
 
 
 def _are(value: Any, fits: Callable[[Any], Any]) -> bool:
-    return isinstance(value, tuple) and all(isinstance(v, str) and fits(v) for v in value) and len({*value}) == len(value)
+    return (
+        isinstance(value, tuple) and all(isinstance(v, str) and fits(v) for v in value) and len({*value}) == len(value)
+    )
 
 
-_ONE_OF = {"rule": VISIT_RULES, "border": BORDERS, "mark_form": MARK_FORMS, "form": FORMS}
+def _one_of(words: tuple[str, ...]) -> tuple[Callable[[Any], Any], str]:
+    return (lambda value: isinstance(value, str) and value in words), f"one of {', '.join(words)}"
+
+
 _FITS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "id": (lambda v: isinstance(v, str) and _ID.fullmatch(v), "small letters and digits, joined by - or _"),
     "in_force_from": (lambda v: v is None or _is_date(v), "a date"),
@@ -274,18 +279,18 @@ _FITS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "abroad_from": (lambda v: v is None or _is_date(v), 'a date, or "never"'),
     "marks": (lambda v: _are(v, LEVELS.__contains__), f"of {', '.join(LEVELS)}, each once"),
     "colours": (lambda v: isinstance(v, tuple) and all(isinstance(r, Rule) for r in v), "rules"),
-    **{
-        name: ((lambda v, words=words: isinstance(v, str) and v in words), f"one of {', '.join(words)}")
-        for name, words in _ONE_OF.items()
-    },
+    "rule": _one_of(VISIT_RULES),
+    "border": _one_of(BORDERS),
+    "mark_form": _one_of(MARK_FORMS),
+    "form": _one_of(FORMS),
 }
 _RULE_FITS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "colour": (lambda v: isinstance(v, str) and v in COLOURS[1:], f"one of {', '.join(COLOURS[1:])}"),
+    "colour": _one_of(COLOURS[1:]),
     "id": (lambda v: _FITS["id"][0](v) and v not in RESERVED, "small letters and digits, and no reason's own word"),
     "abroad": (lambda v: isinstance(v, bool), "true or false"),
     "places": (lambda v: _are(v, _PLACE.fullmatch), "codes (330100, JPN) or provinces (42), each once"),
     "levels": _FITS["marks"],
-    "at": (lambda v: isinstance(v, str) and v in ("as_of", "visit"), "one of as_of, visit"),
+    "at": _one_of(("as_of", "visit")),
     "statuses": (lambda v: _are(v, len), "a list of words, each once"),
     "day_from": (lambda v: _is_int(v, 1, 36600), "a whole number from 1"),
     "day_to": (lambda v: v is None or _is_int(v, 1, 36600), "a whole number from 1"),
@@ -306,7 +311,9 @@ def _problems(values: Mapping[str, Any]) -> list[str]:
         where = f"colours.{rule.id}"
         lines += _rule_problems({f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}, where)
     ids = [rule.id for rule in rules]
-    lines += [f"colours.{i}  is there twice: an id names one rule" for i in sorted({i for i in ids if ids.count(i) > 1})]
+    lines += [
+        f"colours.{i}  is there twice: an id names one rule" for i in sorted({i for i in ids if ids.count(i) > 1})
+    ]
     if sum(not rule.condition for rule in rules) > 1:
         lines.append("colours  more than one rule without a condition")
     return lines
@@ -367,9 +374,13 @@ def _rules(value: Any, lines: list[str]) -> tuple[Rule, ...]:
     rules = []
     for i, entry in enumerate(value):
         where = f"colours.{entry.get('id', i)}"
-        bad = [f"{where}.{k}  is no key of a rule: those are {', '.join(_RULE_FITS)}" for k in entry if k not in _RULE_FITS]
+        bad = [
+            f"{where}.{k}  is no key of a rule: those are {', '.join(_RULE_FITS)}" for k in entry if k not in _RULE_FITS
+        ]
         bad += [f"{where}.{k}  is missing" for k in ("colour", "id") if k not in entry]
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k in _RULE_FITS}
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in entry.items() if k in _RULE_FITS
+        }
         if not bad:
             bad = _rule_problems(values, where)
         if bad:

@@ -34,6 +34,7 @@ __all__ = ["MAX_SILENCE", "stays", "stitch"]
 MAX_SILENCE = timedelta(hours=12)  # a night with the phone off (FACTS 4)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_OTHER = np.uint64(0xBF58476D1CE4E5B9)  # another odd word: the ids of one bucket agree in the top bits of the first
 _EMPTY = np.int32(-1)
 
 
@@ -47,8 +48,8 @@ def _bucket(word: np.uint64, shift: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def scatter(ids: np.ndarray, words: np.ndarray, events: np.ndarray, buckets: int):
-    """Rows grouped by bucket, rejected ones left out: (ids, events, starts), starts of length `buckets` + 1.
+def scatter(ids, words, events, out_ids, out_events, buckets):
+    """Write rows grouped by bucket, rejected ones left out, and return where each bucket starts (`buckets` + 1 long).
 
     `words` is what the bucket is taken from: the ids themselves, or the hashes of text ids.
     """
@@ -63,7 +64,6 @@ def scatter(ids: np.ndarray, words: np.ndarray, events: np.ndarray, buckets: int
     for b in range(buckets):
         at[b + 1] += at[b]
     starts = at.copy()
-    out_ids, out_events = np.empty(at[-1], np.int64), np.empty(at[-1], np.uint32)
     for i in range(len(events)):
         if events[i] < REJECTED:
             b = _bucket(np.uint64(words[i]), shift) * half
@@ -71,7 +71,7 @@ def scatter(ids: np.ndarray, words: np.ndarray, events: np.ndarray, buckets: int
             at[b] = k + 1
             out_ids[k] = ids[i]
             out_events[k] = events[i]
-    return out_ids, out_events, starts
+    return starts
 
 
 @njit(cache=True, nogil=True)
@@ -85,8 +85,7 @@ def _number_on(ids, begin, n, keys, slots, unique, counts, numbers):
     for i in range(begin, len(ids)):
         key = ids[i]
         word = np.uint64(key)
-        word ^= word >> np.uint64(29)  # not the fold of buckets_of: inside a bucket its top bits are all alike
-        h = (word * _GOLDEN) >> shift
+        h = ((word ^ word >> np.uint64(31)) * _OTHER) >> shift
         while slots[h] != _EMPTY and keys[h] != key:
             h = (h + np.uint64(1)) & mask
         k = slots[h]

@@ -1,0 +1,325 @@
+"""Visits to cards, for every subscriber at once: marks, one colour, and a reason for everything (DESIGN 3.6).
+
+No Python object is made per card: rules are looked up per place, and lists are laid out by counting.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from travelcard.card import Card
+from travelcard.errors import InputError
+from travelcard.explain import explain
+from travelcard.places import Places, china
+from travelcard.policy import COLOURS, Policy
+from travelcard.risk import Risk
+from travelcard.rules import (
+    EPOCH,
+    NO_END,
+    OPEN,
+    Bools,
+    Evidence,
+    Ints,
+    Listed,
+    Statuses,
+    holding,
+    marked_places,
+    marks_of,
+    plain,
+    taken,
+)
+from travelcard.schema import CARDS, SECONDS, STATUSES, VISITS, Column, Table, zone
+
+__all__ = ["Card", "cards", "explain"]
+
+KNOWN = Table("subscribers", (Column("subscriber", None, ("integer", "string")),))
+
+
+def cards(
+    visits: Any,
+    *,
+    as_of: date,
+    policy: Policy,
+    risk: Risk | None = None,
+    statuses: Any = None,
+    places: Places | None = None,
+    subscribers: Any = None,
+    tz: str = "Asia/Shanghai",
+) -> pl.DataFrame:
+    """The card of every subscriber: the visited places with their marks, one colour, and the reasons.
+
+    Parameters
+    ----------
+    visits
+        A table as `tc.visits` returns it, for this `as_of` and this policy; transit is left out here.
+    as_of
+        The day on which the cards are shown.
+    policy
+        Its marks, its colour rules, and what its visit rule is called.
+    risk
+        The list of risk areas in force on `as_of`, when the policy marks or a rule looks at levels.
+    statuses
+        The status list: `subscriber`, `status`, `from`, `to` (days, inclusive; null = open).
+    places
+        Names the places; China's by default.
+    subscribers
+        Further subscribers that get a card: an array, or a table with a column of that name.
+    tz
+        Time zone of days and midnights.
+
+    Returns
+    -------
+    polars.DataFrame
+        As `schema.CARDS`: `subscriber`, `colour`, `visits`, `reasons`, `days_seen`; one row per subscriber that is in
+        `visits`, `statuses` or `subscribers`, sorted. Visits are in order of their first ping, ties by place code.
+        Reasons, in this order: every piece of evidence of every rule that holds at the card's colour, or ``no_ping``,
+        ``nothing_visited``, or the policy's green rule; one for each listed place (the visit rule, or ``abroad_any``);
+        one for each mark (``mark_high``, ``mark_medium``, ``mark_low``, `from` = midnight of the list's date). Of a
+        status, `from` is its first day and `to` the last day on which it colours, as midnights of `tz`.
+
+    Raises
+    ------
+    InputError
+        A table does not fit; ids are integers here and strings there; the policy needs a list of risk areas and there
+        is none, or one that does not reach from the window's first day (a rule on the level at the visit) or is dated
+        after `as_of`.
+    NotFound
+        A place that has no name in `places`.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> import travelcard as tc
+    >>> day = dict(days=1, longest_s=20000, transit=False, days_seen=1)
+    >>> first, last = datetime(2022, 3, 14, 1, tzinfo=UTC), datetime(2022, 3, 14, 7, tzinfo=UTC)
+    >>> visits = pl.DataFrame([{"subscriber": 7, "place": "JPN", "first": first, "last": last, **day}])
+    >>> tc.cards(visits, as_of=date(2022, 7, 15), policy=tc.Policy.preset("card-2022-07-08"))["colour"].item()
+    'yellow'
+    """
+    zone(tz)
+    _check_risk(risk, policy, as_of)
+    universe, seen, listed, held = _read(visits, statuses, subscribers)
+    named = places or china()
+    rules, indexed = _rule_names(policy)
+    marks = marked_places(policy, risk, as_of, listed)
+
+    found = [
+        (
+            COLOURS.index(rule.colour),
+            holding(rule, indexed[rule.id], listed, held, policy=policy, risk=risk, as_of=as_of, tz=tz),
+        )
+        for rule in policy.colours
+        if rule.condition
+    ]
+    colour = (seen > 0).astype(np.int8)  # unknown, green
+    for severity, evidence in sorted(found, key=lambda pair: pair[0]):
+        if severity > 1:
+            colour[evidence.who] = severity
+
+    nothing = np.bincount(listed.who, minlength=len(seen)) == 0
+    told = colour > 1
+    kinds = []
+    for severity, evidence in found:
+        wins = colour[evidence.who] == severity
+        if severity == 1:
+            told[evidence.who[wins]] = True
+        kinds.append(taken(evidence, wins))
+    kinds.append(plain(np.flatnonzero(colour == 0), indexed["no_ping"]))
+    kinds.append(plain(np.flatnonzero((colour == 1) & nothing), indexed["nothing_visited"]))
+    kinds.append(plain(np.flatnonzero((colour == 1) & ~nothing & ~told), indexed[policy.green]))
+    of_place = np.where(listed.abroad, indexed["abroad_any"], indexed[policy.rule]).astype(np.int32)
+    kinds.append(listed.evidence(np.ones(len(listed.who), np.bool_), of_place[listed.place]))
+    for level, marked in marks.items():
+        kinds.append(marks_of(listed.evidence(marked[listed.place], indexed[f"mark_{level}"]), risk, tz))
+
+    any_mark = np.any([np.zeros(len(listed.codes), np.bool_), *marks.values()], axis=0)
+    names = pa.array([named.printed(code) for code in listed.codes], pa.string())
+    schema = CARDS.arrow(ids=universe.type)
+    arrays = [
+        universe,
+        pa.array(COLOURS, pa.string()).take(pa.array(colour)),
+        _visit_lists(listed, len(seen), names, any_mark, schema.field("visits").type),
+        _reason_lists(kinds, len(seen), rules, listed.codes, schema.field("reasons").type),
+        pa.array(seen),
+    ]
+    return pl.from_arrow(pa.Table.from_arrays(arrays, schema=schema))  # type: ignore[return-value]
+
+
+def _check_risk(risk: Risk | None, policy: Policy, as_of: date) -> None:
+    if not policy.needs_risk:
+        return
+    if risk is None:
+        raise InputError(f"{policy.id} needs the list of risk areas in force on {as_of}: pass risk=tc.read_risk(...)")
+    if risk.date is not None and risk.date > as_of:
+        raise InputError(f"the risk list is dated {risk.date}, after the card's date {as_of}: pass the one in force")
+    first, _ = policy.window(as_of)
+    at_visit = any(rule.levels and rule.at == "visit" for rule in policy.colours)
+    if at_visit and risk.since is not None and risk.since > first:
+        raise InputError(
+            f"{policy.id} asks for levels at the time of the visit, and the risk list speaks of {risk.since} and "
+            f"later, not of the window from {first}: join the lists of those days with join_risk"
+        )
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def _read(visits: Any, statuses: Any, subscribers: Any) -> tuple[pa.Array, NDArray[np.int32], Listed, Statuses]:
+    """Everyone who gets a card (sorted), the days each was seen, the visited places, and the status list."""
+    table = VISITS.read(visits, where="the visits")
+    status = STATUSES.read(STATUSES.arrow().empty_table() if statuses is None else statuses, where="the status list")
+    further = KNOWN.read(_as_table(subscribers), where="the subscribers")
+    tables = [t["subscriber"] for t in (table, status, further)]
+    types = {column.type for column in tables if len(column)}
+    if len(types) > 1:
+        raise InputError("visits, statuses and subscribers differ in their subscribers' type (integer or string)")
+    wanted = types.pop() if types else tables[0].type
+
+    codes, place = _place_codes(table["place"])
+    ids = _series(tables[0])
+    first = _microseconds(table["first"])
+    starts = _starts(ids)
+    if not _in_order(ids, starts, first, place):
+        order = pl.DataFrame({"i": ids, "f": first, "p": place}).select(pl.arg_sort_by("i", "f", "p")).to_series()
+        table, ids = table.take(order.to_arrow()), ids.gather(order)
+        place, first, starts = place[order.to_numpy()], first[order.to_numpy()], _starts(ids)
+    alone = ids.gather(starts)
+    others = [_series(column.cast(wanted)) for column in tables[1:] if len(column)]
+    everyone = alone.cast(pl.Int64 if pa.types.is_integer(wanted) else pl.String)
+    if others:
+        everyone = pl.concat([everyone, *others]).unique().sort()
+    universe = everyone.to_arrow().cast(wanted)
+
+    def number(column: pa.ChunkedArray) -> NDArray[np.intp]:
+        return np.asarray(pc.index_in(column.cast(wanted), value_set=universe).to_numpy(), np.intp)
+
+    at = number(pa.chunked_array([alone.to_arrow()])) if others else np.arange(len(alone))
+    seen = np.zeros(len(universe), np.int32)
+    seen[at] = table["days_seen"].to_numpy()[starts]
+    who = np.repeat(at, np.diff(np.append(starts, len(ids))))
+    last = _microseconds(table["last"])
+    visited = ~table["transit"].to_numpy()
+    if not visited.all():
+        table = table.filter(pa.array(visited))
+        who, place, first, last = who[visited], place[visited], first[visited], last[visited]
+    begin = _days(status["from"])
+    end = np.where(status["to"].is_null().to_numpy(), NO_END, _days(status["to"].fill_null(EPOCH)))
+    held = Statuses(number(status["subscriber"]), status["status"], begin, end)
+    return universe, seen, Listed(who, place, first, last, table, codes), held
+
+
+def _as_table(subscribers: Any) -> Any:
+    if subscribers is None:
+        return KNOWN.arrow().empty_table()
+    if isinstance(subscribers, pl.Series | np.ndarray | list | tuple | pa.Array | pa.ChunkedArray):
+        return pl.DataFrame({"subscriber": subscribers})
+    return subscribers
+
+
+def _series(column: pa.ChunkedArray) -> pl.Series:
+    return pl.from_arrow(column)  # type: ignore[return-value]
+
+
+def _place_codes(column: pa.ChunkedArray) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """The places of a column, sorted bytewise, and each row's index among them."""
+    encoded = column.combine_chunks().dictionary_encode()
+    found = encoded.dictionary.to_pylist()
+    codes = sorted(found, key=str.encode)
+    rank = np.array([codes.index(code) for code in found], np.int32)
+    return tuple(codes), rank[encoded.indices.to_numpy()] if found else np.zeros(0, np.int32)
+
+
+def _starts(ids: pl.Series) -> NDArray[np.intp]:
+    """Where each subscriber's rows begin."""
+    return np.flatnonzero((ids != ids.shift()).fill_null(value=True).to_numpy())
+
+
+def _in_order(ids: pl.Series, starts: NDArray[np.intp], first: Ints, place: NDArray[np.int32]) -> bool:
+    """Whether rows are sorted by (subscriber, first, place), as `tc.visits` leaves them."""
+    step = np.diff(first)
+    wrong = (step < 0) | ((step == 0) & (np.diff(place) < 0))
+    wrong[starts[1:] - 1] = False
+    return not wrong.any() and ids.gather(starts).is_sorted()
+
+
+def _microseconds(column: pa.ChunkedArray) -> Ints:
+    return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+
+
+def _days(column: pa.ChunkedArray) -> Ints:
+    return np.asarray(column.cast(pa.int32()).to_numpy(), np.int64)
+
+
+def _rule_names(policy: Policy) -> tuple[list[str], dict[str, int]]:
+    """Every rule that a reason of this policy can name, and its index."""
+    own = [rule.id for rule in policy.colours]
+    names = [
+        "no_ping",
+        "nothing_visited",
+        policy.rule,
+        "abroad_any",
+        *(f"mark_{level}" for level in policy.marks),
+        *own,
+    ]
+    names += [] if policy.green in own else [policy.green]
+    return names, {name: i for i, name in enumerate(names)}
+
+
+# ------------------------------------------------------------------------------------------------ lists
+
+
+def _offsets(counts: NDArray[np.intp]) -> pa.Array:
+    return pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+
+
+def _visit_lists(listed: Listed, n: int, names: pa.Array, marked: Bools, kind: pa.ListType) -> pa.Array:
+    at = pa.array(listed.place)
+    rows = listed.rows
+    columns = {
+        "place": rows["place"].combine_chunks(),
+        "name": names.take(at),
+        "first": rows["first"].combine_chunks(),
+        "last": rows["last"].combine_chunks(),
+        "longest_s": rows["longest_s"].combine_chunks(),
+        "days": rows["days"].combine_chunks(),
+        "marked": pa.array(marked[listed.place]),
+    }
+    fields = list(kind.value_type)
+    values = pa.StructArray.from_arrays([columns[field.name] for field in fields], fields=fields)
+    return pa.ListArray.from_arrays(_offsets(np.bincount(listed.who, minlength=n)), values, type=kind)
+
+
+def _reason_lists(
+    kinds: list[Evidence], n: int, rules: list[str], codes: tuple[str, ...], kind: pa.ListType
+) -> pa.Array:
+    """Lay the reasons of each subscriber side by side, kinds in order: counted, then put, never sorted."""
+    counts = [np.bincount(evidence.who, minlength=n) for evidence in kinds]
+    total = np.sum(counts, axis=0)
+    offsets = _offsets(total)
+    fill = offsets.to_numpy()[:-1].astype(np.int64)
+    size = int(total.sum())
+    rule, place = np.empty(size, np.int32), np.empty(size, np.int32)
+    begin, end = np.empty(size, np.int64), np.empty(size, np.int64)
+    for evidence, count in zip(kinds, counts, strict=True):
+        if not len(evidence.who):
+            continue
+        before = np.cumsum(count) - count  # rows of this kind that earlier subscribers have
+        at = (fill - before)[evidence.who] + np.arange(len(evidence.who))
+        rule[at], place[at], begin[at], end[at] = evidence.rule, evidence.place, evidence.begin, evidence.end
+        fill += count
+    columns = {
+        "rule": pa.array(rules, pa.string()).take(pa.array(rule)),
+        "place": pa.array(codes, pa.string()).take(pa.array(place, mask=place < 0)),
+        "from": pa.array(begin, mask=begin == OPEN).cast(SECONDS),
+        "to": pa.array(end, mask=end == OPEN).cast(SECONDS),
+    }
+    fields = list(kind.value_type)
+    values = pa.StructArray.from_arrays([columns[field.name] for field in fields], fields=fields)
+    return pa.ListArray.from_arrays(offsets, values, type=kind)
