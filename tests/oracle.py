@@ -91,6 +91,11 @@ def is_number(value):
     return value is not None and math.isfinite(value)
 
 
+def absent(value):
+    """Null, or an empty text: what a text file has where there is nothing."""
+    return value is None or value == ""
+
+
 def no_subscriber(subscriber):
     """ "`null_subscriber` (null, empty, NaN, negative, fractional or too long)"."""
     if subscriber is None:
@@ -106,7 +111,7 @@ def reason_or_ping(row, *, day, tz, timezone, unit, cell, locate, inner, country
     """ "exactly one reason, the first that applies", or the ping."""
     if no_subscriber(row.get("subscriber")):
         return "null_subscriber"
-    if row.get("time") is None:
+    if absent(row.get("time")):
         return "null_time"
     try:
         second = second_of(row["time"], timezone, unit)
@@ -117,7 +122,7 @@ def reason_or_ping(row, *, day, tz, timezone, unit, cell, locate, inner, country
 
     lat, lon, accuracy = row.get("lat"), row.get("lon"), row.get("accuracy")
     # "A row that has several is read as cell before position before plmn, with no falling back."
-    if row.get("cell") is not None:
+    if not absent(row.get("cell")):
         known = cell(row["cell"], day_of(second, tz))
         if known is None:
             return "unknown_cell"  # "(id not in the inventory on that day)"
@@ -130,7 +135,7 @@ def reason_or_ping(row, *, day, tz, timezone, unit, cell, locate, inner, country
         place = locate(lat, lon)
         # "inner when the disc of its `accuracy` (default 0) meets no other place"
         is_inner = place is not None and inner(lat, lon, accuracy or 0, place)
-    elif row.get("plmn") is not None:
+    elif not absent(row.get("plmn")):
         mcc = str(row["plmn"])[:3]
         # "a plmn whose MCC is unknown, 9xx, or the home country's, 460 and 461"
         place = None if mcc.startswith("9") or mcc in ("460", "461") else country(mcc)

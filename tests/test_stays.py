@@ -344,16 +344,11 @@ def test_float_subscribers_are_refused():
     assert "subscriber" in refusal(tc.stays, ping_frame(PINGS).cast({"subscriber": pl.Float64}))
 
 
-def test_a_number_that_is_none_is_refused_and_not_shown():
-    for number in (-13800001234, 2**63 + 13800001234):
-        kind = pl.Int64() if number < 0 else pl.UInt64()
-        frame = ping_frame(PINGS).with_columns(subscriber=pl.lit(number, dtype=kind))
-        assert "13800001234"[3:] not in refusal(tc.stays, frame)
-
-
-@pytest.mark.parametrize("empty", ["", None])
-def test_an_empty_string_is_no_subscriber(empty):
-    refusal(tc.stays, ping_frame([("a", NOON, "330100", True)]).with_columns(subscriber=pl.lit(empty, dtype=pl.String)))
+def test_a_number_too_long_is_refused_and_not_shown():
+    frame = ping_frame(PINGS).with_columns(subscriber=pl.lit(2**63 + 13800001234, dtype=pl.UInt64()))
+    message = refusal(tc.stays, frame)
+    assert "subscriber" in message
+    assert str(2**63 + 13800001234) not in message
 
 
 @pytest.mark.parametrize("option", ["max_silence", "flicker"])

@@ -79,7 +79,9 @@ def marked_places(policy: Policy, risk: Risk | None, as_of: date, listed: Listed
         return {}
     levels = risk.levels_on(as_of)
     city = ~listed.abroad & ~_each(listed.codes, DOMESTIC.__contains__)
-    return {level: city & _each(listed.codes, lambda c, at=level: at in levels.get(c, ())) for level in policy.marks}
+    none: frozenset[str] = frozenset()
+    held = [levels.get(code, none) for code in listed.codes]
+    return {level: city & np.array([level in at for at in held], np.bool_) for level in policy.marks}
 
 
 def holding(

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from travelcard.errors import InputError
 
@@ -114,10 +115,7 @@ class Table:
 
     def check(self, schema: pa.Schema, where: str, columns: Mapping[str, str] | None = None) -> None:
         """Raise one `InputError` with every problem of `schema`, got beside expected."""
-        lines = self.problems(schema, columns)
-        if lines:
-            count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-            raise InputError(f"{where} does not fit `{self.name}`: {count}\n  " + "\n  ".join(lines))
+        _refuse(self.problems(schema, columns), where, self.name)
 
     def read(self, data: Any, *, where: str | None = None, columns: Mapping[str, str] | None = None) -> pa.Table:
         """`data` as an Arrow table of exactly these columns and types, or one error that names every problem.
@@ -137,25 +135,44 @@ class Table:
                 array = table.column(source)
                 wanted = column.type or (pa.int64() if pa.types.is_integer(array.type) else pa.string())
                 try:
-                    array = array.cast(wanted)
-                except pa.ArrowInvalid as error:
-                    lines.append(f"{column.name}  cannot be read as {wanted}: {_without_value(error)}")
+                    array = decoded(array).cast(wanted)
+                except pa.ArrowInvalid:  # whose message quotes the value, and that may be a subscriber
+                    lines.append(f"{column.name}  holds values that do not fit {wanted}, got {array.type}")
                     continue
             else:
                 wanted = column.type or pa.int64()
                 array = pa.chunked_array([pa.nulls(len(table), wanted)])
             if array.null_count and not column.nullable:
                 lines.append(f"{column.name}  {array.null_count} null of {len(array)} rows")
+            if column.name == "subscriber" and (none := _no_subscriber(array)):
+                lines.append(f"{column.name}  {none} of {len(array)} rows are negative or empty")
             arrays.append(array)
             fields.append(pa.field(column.name, wanted, column.nullable))
-        if lines:
-            raise InputError(f"{where} does not fit `{self.name}`: {len(lines)} problems\n  " + "\n  ".join(lines))
+        _refuse(lines, where, self.name)
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def _without_value(error: pa.ArrowInvalid) -> str:
-    """An Arrow cast error without the value it quotes: the value may be a subscriber."""
-    return str(error).split(":")[0]
+def _refuse(lines: list[str], where: str, name: str) -> None:
+    if lines:
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise InputError(f"{where} does not fit `{name}`: {count}\n  " + "\n  ".join(lines))
+
+
+def _no_subscriber(ids: pa.ChunkedArray) -> int:
+    """How many ids are below zero or empty."""
+    bad = pc.less(ids, 0) if pa.types.is_integer(ids.type) else pc.equal(ids, "")
+    return pc.sum(bad).as_py() or 0  # type: ignore[no-any-return]
+
+
+def decoded(array: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """A dictionary-encoded column as its values; any other as it is."""
+    if not pa.types.is_dictionary(array.type):
+        return array
+    if isinstance(array, pa.ChunkedArray):
+        return pa.chunked_array([decoded(chunk) for chunk in array.chunks], None if array.num_chunks else pa.string())
+    values = array.dictionary
+    # polars' categories are string views, which Arrow cannot take from
+    return (values.cast(pa.string()) if pa.types.is_string_view(values.type) else values).take(array.indices)
 
 
 def arrow_table(data: Any) -> pa.Table:

@@ -16,7 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from travelcard.errors import InputError
-from travelcard.schema import Column, Table, zone
+from travelcard.schema import Column, Table, decoded, zone
 
 __all__ = ["Batch", "Piece", "Reading", "as_text", "pieces_of"]
 
@@ -109,9 +109,7 @@ def _batch(file: str, row: int, table: pa.Table | pa.RecordBatch, chosen: Mappin
     columns = {}
     for name, source in chosen.items():
         column = table.column(source)
-        array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-        if pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
+        array = decoded(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
         if not (
             pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_timestamp(array.type)
         ):

@@ -247,19 +247,13 @@ class Store:
 
         `frame("stays", day=date(2022, 3, 14))`, `frame("rejects")`, `frame("runs")`.
         """
-        keys = TABLES[name].partition
-        if not keys:
-            return pl.from_arrow(self.read(name, [path for _, path in self.files(name)]))  # type: ignore[return-value]
-        parts = []
+        table = TABLES[name]
+        empty: pl.DataFrame = pl.from_arrow(table.arrow(ids=self.layout.ids).empty_table())  # type: ignore[assignment]
+        parts = [empty.select(*(_lit(key, None) for key in table.partition), pl.all())]
         for values, path in self.files(name, **partition):
             rows: pl.DataFrame = pl.from_arrow(self.read(name, [path]))  # type: ignore[assignment]
-            added = [pl.lit(values[key]).cast(pl.Int16 if key == "bucket" else pl.Date).alias(key) for key in keys]
-            parts.append(rows.select(*added, pl.all()))
-        if parts:
-            return pl.concat(parts)
-        added = [pl.lit(None, pl.Int16 if key == "bucket" else pl.Date).alias(key) for key in keys]
-        empty: pl.DataFrame = pl.from_arrow(TABLES[name].arrow(ids=self.layout.ids).empty_table())  # type: ignore[assignment]
-        return empty.select(*added, pl.all())
+            parts.append(rows.select(*(_lit(key, values[key]) for key in table.partition), pl.all()))
+        return pl.concat(parts)
 
     def runs(self, what: str | None = None, day: date | None = None) -> pl.DataFrame:
         """The ledger: one row per run, oldest first; of one kind and day if asked."""
@@ -359,6 +353,12 @@ class Store:
     def corrections(self) -> pl.DataFrame:
         """Every correction on record."""
         return self.frame("corrections")
+
+
+def _lit(key: str, value: str | None) -> pl.Expr:
+    """A partition column from the text of its value."""
+    read = int if key == "bucket" else date.fromisoformat
+    return pl.lit(None if value is None else read(value), pl.Int16 if key == "bucket" else pl.Date).alias(key)
 
 
 def _nullable(schema: pa.Schema) -> list[pa.Field]:

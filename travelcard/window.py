@@ -200,6 +200,11 @@ def _visits(
 
 def visits_of_sorted(table: pa.Table, *, as_of: date, policy: VisitRule, tz: str, max_silence: int) -> pa.Table:
     """`visits` of day-stays that are sorted by (subscriber, arrive, place) already: one bucket, or a whole frame."""
+    if policy.rule not in RULES or policy.border not in ("any", "inner") or policy.days < 1:
+        raise InputError(
+            f"rule {policy.rule!r}, border {policy.border!r}, days {policy.days}: a policy has one of "
+            f"{', '.join(RULES)}; any or inner; 1 day or more"
+        )
     ids, names = id_codes(table["subscriber"])
     place, codes = place_codes(table["place"])
     columns = (
