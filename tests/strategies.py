@@ -20,6 +20,7 @@ __all__ = [
     "FIRST_DAY",
     "PLACES",
     "Rules",
+    "alternations",
     "correction_frame",
     "corrections",
     "crowd",
@@ -41,7 +42,7 @@ PLACES = ("110000", "310000", "330100", "HKG", "JPN", "USA")
 HOUR = 3600
 
 # Days of 23 and 25 hours, and a midnight that does not exist (Havana springs from 00:00 to 01:00): each with the first
-# of some days among which the clock changes.
+# of some days; the clock changes on the sixth or seventh of them.
 ZONES = {
     "Asia/Shanghai": FIRST_DAY,
     "America/New_York": date(2022, 3, 8),
@@ -114,7 +115,7 @@ def histories(draw, tz: str = "Asia/Shanghai", days: int = 16, most: int = 40, w
             st.sampled_from(GAPS[:6]), st.sampled_from(GAPS), st.sampled_from(LONG_GAPS), st.integers(0, 20 * HOUR)
         )
         for _ in range(draw(st.integers(1, 3))):  # walks of one subscriber may overlap
-            day = first + timedelta(days=draw(st.integers(-1, days - 2)))
+            day = first + timedelta(days=draw(st.one_of(st.sampled_from((4, 5, 6)), st.integers(-1, days - 2))))
             hours = draw(st.sampled_from((0, 0, 0, 4, 12, 12, 20, 24)))
             second = oracle.midnight(day, tz) + hours * HOUR + draw(st.sampled_from((-1, 0, 0, 1, 599)))
             steps = draw(
@@ -129,6 +130,24 @@ def histories(draw, tz: str = "Asia/Shanghai", days: int = 16, most: int = 40, w
         if len(pings) <= 12
         else draw(st.randoms(use_true_random=False)).sample(pings, len(pings))
     )
+
+
+@st.composite
+def alternations(draw) -> list:
+    """Stays of one subscriber on one day, close together, in two or three places: flicker in long runs."""
+    pool = draw(st.sampled_from((PLACES[:2], PLACES[2:5])))
+    steps = draw(
+        st.lists(
+            st.tuples(st.sampled_from(pool), st.sampled_from((1, 1, 30, 61, 300)), st.sampled_from((0, 0, 30, 300))),
+            min_size=1,
+            max_size=30,
+        )
+    )
+    second, found = oracle.midnight(FIRST_DAY, "Asia/Shanghai"), []
+    for place, gap, length in steps:
+        found.append((7, place, second + gap, second + gap + length, 2, 1))
+        second += gap + length
+    return found
 
 
 @st.composite

@@ -8,14 +8,16 @@ import oracle
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import (
     NAMES,
     NUMBERS,
+    alternations,
     crowd,
     cuts,
     day_by_day,
+    durations,
     flickers,
     histories,
     ping_frame,
@@ -63,12 +65,12 @@ def test_stitched_stays_are_the_oracles(pings, silence, flicker):
     assert rows(found) == oracle.stitch(days, seconds(silence), seconds(flicker))
 
 
-@given(histories(who=[7]), flickers)
-def test_flicker_does_not_depend_on_the_silence_between_days(pings, flicker):
+@settings(max_examples=4 * settings().max_examples)  # cheap, and the one rule with a state
+@given(alternations(), durations(0, 1, 60, 61, 300, 600, HOUR), durations(0, 1, 2, 61, 62, 300, 600, HOUR))
+def test_long_runs_of_flicker_are_the_oracles(days, silence, flicker):
     """Silence and flicker are two numbers: a flicker longer than the silence is no special case."""
-    days = oracle.stays(pings, max_silence=60)
-    found = tc.stitch(stay_frame(days), max_silence=timedelta(minutes=1), flicker=flicker)
-    assert rows(found) == oracle.stitch(days, 60, seconds(flicker))
+    found = tc.stitch(stay_frame(days), max_silence=silence, flicker=flicker)
+    assert rows(found) == oracle.stitch(days, seconds(silence), seconds(flicker))
 
 
 @pytest.mark.parametrize(("people", "mean", "tz"), [(1500, 8, "Asia/Shanghai"), (40, 400, "America/New_York")])
@@ -349,6 +351,14 @@ def test_a_number_too_long_is_refused_and_not_shown():
     message = refusal(tc.stays, frame)
     assert "subscriber" in message
     assert str(2**63 + 13800001234) not in message
+
+
+def test_a_negative_number_and_an_empty_text_are_refused_and_not_shown():
+    negative = ping_frame(PINGS).with_columns(subscriber=pl.lit(-13800001234))
+    message = refusal(tc.stays, negative)
+    assert "subscriber" in message
+    assert "13800001234" not in message
+    assert "subscriber" in refusal(tc.stays, ping_frame([("", NOON, "330100", True)]))
 
 
 @pytest.mark.parametrize("option", ["max_silence", "flicker"])

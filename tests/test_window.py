@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 
 import oracle
@@ -83,6 +84,28 @@ def test_visits_are_the_oracles_in_any_zone_and_silence(data, tz, silence, polic
     same(days, policy, as_of=ZONES[tz] + timedelta(days=14), tz=tz, silence=silence)
 
 
+@pytest.mark.parametrize("rule", ["day_span", "continuous", "cumulative"])
+@given(data=st.data(), tz=zones)
+def test_visits_are_the_oracles_on_both_sides_of_the_longest_min_stay(data, rule, tz):
+    """Where a place is a visit by a hair, every second of midnight, silence and flicker counts."""
+    days = oracle.stays(data.draw(histories(tz=tz, most=15)), tz)
+    as_of = ZONES[tz] + timedelta(days=14)
+    policy = data.draw(rules(rule=rule, min_stay=timedelta(0)))
+
+    def listed(min_stay):
+        found = oracle.visits(days, as_of, {**policy.plain(), "min_stay": min_stay}, tz=tz)
+        return {row[:2] for row in found if not row[6] and not oracle.is_abroad(row[1])}
+
+    if at_all := sorted(listed(0)):
+        one = data.draw(st.sampled_from(at_all))
+        enough, too_long = 0, 20 * 24 * HOUR
+        while too_long - enough > 1:
+            middle = (enough + too_long) // 2
+            enough, too_long = (middle, too_long) if one in listed(middle) else (enough, middle)
+        for min_stay in (enough, too_long):
+            same(days, replace(policy, min_stay=timedelta(seconds=min_stay)), as_of=as_of, tz=tz)
+
+
 @given(st.data(), rules())
 def test_visits_are_the_oracles_with_corrections(data, policy):
     pings = data.draw(histories())
@@ -143,14 +166,10 @@ def test_a_continuous_visit_within_a_day_is_one_by_the_other_rules(pings, policy
     days = tc.stays(ping_frame([ping for ping in pings if oracle.day_of(ping[1], "Asia/Shanghai") == FIRST_DAY]))
 
     def visited(rule):
-        found = tc.visits(days, as_of=AS_OF, policy=Rules(**{**settings(policy), "rule": rule}))
+        found = tc.visits(days, as_of=AS_OF, policy=replace(policy, rule=rule))
         return {row[:2] for row in rows(found) if not row[6]}
 
     assert visited("continuous") <= visited("cumulative") <= visited("day_span")
-
-
-def settings(policy: Rules) -> dict:
-    return {name: getattr(policy, name) for name in Rules.__dataclass_fields__}
 
 
 # ------------------------------------------------------------------------------------------------- examples, edges
@@ -408,6 +427,11 @@ def test_a_correction_that_ends_before_it_begins_is_refused_or_removes_nothing()
 @pytest.mark.parametrize("wrong", [{"min_stay": timedelta(-1)}, {"flicker": timedelta(milliseconds=1500)}])
 def test_durations_of_a_policy_are_whole_seconds_from_0(wrong):
     assert next(iter(wrong)) in refusal(stay_frame(day_stays((0, "330100"))), Rules(**wrong))
+
+
+@pytest.mark.parametrize("wrong", [{"rule": "daily"}, {"border": "outer"}, {"days": 0}])
+def test_a_policy_that_says_nothing_known_is_refused(wrong):
+    assert all(name in refusal(stay_frame(day_stays((0, "330100"))), Rules(**wrong)) for name in wrong)
 
 
 def test_strings_and_integers_do_not_mix_in_corrections():

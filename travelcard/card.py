@@ -179,7 +179,7 @@ class Card:
             "places": self._list(language, places),
             "stay": duration(self.policy.min_stay, language),
             "policy": self.policy.id,
-            "missing": "、".join(str(day) for day in self.missing),
+            "missing": ("、" if language == "zh" else ", ").join(str(day) for day in self.missing),
         }
         show = [face["places"]] if self.days_seen else [NOT_FOUND[language]]
         if self.days_seen and any(visit.marked for visit in self.visits):

@@ -154,8 +154,11 @@ class Config(BaseSettings):
         if kept.is_file():
             return CellMap.load(kept)
         built = CellMap.build(path, places=self.boundaries)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        built.save(kept)
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            built.save(kept)
+        except OSError as error:
+            raise InputError(f"{store.root} cannot be written: {error}") from error
         return built
 
     def rules(self, as_of: date, named: str | None = None) -> Policy:

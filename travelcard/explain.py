@@ -57,7 +57,7 @@ LINES = {
         "continuous": "unbroken stay of {lasts} ({begin} to {end}), {sign} {stay}",
         "cumulative": "stays on {day} of {lasts} together, {sign} {stay}",
         "none": "no stay that counts",
-        "border": "records of {n} days taken for a neighbour's signal",
+        "border": "records of {n} day(s) taken for a neighbour's signal",
         "area": "  risk area ({level}): {name}",
         "area_unnamed": "no name given",
         "corrected": "Corrected: {name}, {begin} to {end}, {n} stays taken off",

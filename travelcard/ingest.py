@@ -473,6 +473,7 @@ def read_pings(
     columns
         travelcard's column name -> the source's, where they differ: `subscriber`, `time`, and `cell`, or `lat`, `lon`
         and perhaps `accuracy` (metres), or `plmn`. A row that has several is read in that order, with no falling back.
+        A column that is not named is read under travelcard's name, unless it would come before one that is named.
     time_unit
         ``"s"``, ``"ms"`` or ``"us"``: the unit of integer times since 1970 UTC.
     timezone

@@ -34,6 +34,9 @@ _INPUT = Table(
         Column("plmn", None, _ID, required=False),
     ),
 )
+# Cell before position before plmn (DESIGN 3.1). A column that is not named is read under its own name, unless it would
+# come before one that is: who names lat and lon wants positions, whatever else the file has.
+_KINDS = {"cell": 0, "lat": 1, "lon": 1, "accuracy": 1, "plmn": 2}
 _BLOCK = 1 << 16  # rows sifted at a time: what is made of them stays in the second-level cache
 
 
@@ -92,7 +95,8 @@ def _is_csv(path: Path) -> bool:
 def _chosen(schema: pa.Schema, where: str, reading: Reading, *, numeric: bool = False) -> tuple[dict[str, str], bool]:
     """(travelcard's column name -> the file's, checked against what is declared; whether subscribers are numbers)."""
     _INPUT.check(schema, where, reading.columns)
-    names = {c.name: reading.columns.get(c.name, c.name) for c in _INPUT.columns}
+    first = min((_KINDS[name] for name in reading.columns if name in _KINDS), default=0)
+    names = {c.name: reading.columns.get(c.name, c.name) for c in _INPUT.columns if _KINDS.get(c.name, 9) >= first}
     chosen = {name: source for name, source in names.items() if source in schema.names}
     if "cell" not in chosen and "plmn" not in chosen and not {"lat", "lon"} <= set(chosen):
         raise InputError(

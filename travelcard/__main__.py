@@ -1,0 +1,5 @@
+"""`python -m travelcard`: the command line."""
+
+from travelcard.cli import main
+
+main()
