@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
-from threading import Lock
+from threading import Lock, local
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, bucket_of
 from travelcard.sources import Piece, Reading, pieces_of
-from travelcard.stays import Names, id_codes, lay, number, scatter, stays_of_bucket, stays_table
+from travelcard.stays import Names, Room, id_codes, lay, number, pages, scatter, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import visits_of_sorted, window_of, without_corrected
 
@@ -35,7 +35,6 @@ __all__ = ["run"]
 
 Report = Callable[[dict[str, Any]], None]
 Progress = Callable[[str, int, int], None]
-_SLAB = 1 << 18  # pings whose memory is asked for at once
 MAX_REJECTED = 0.5  # the share of rejected pings above which a day is refused: something is wrong with its input
 
 
@@ -63,76 +62,107 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 
 @dataclass(slots=True, eq=False)
 class _Hand:
-    """What one thread has scattered: per block (piece, ids, events, starts of the buckets); text ids by its numbers."""
+    """What one thread has met while reading: rejects, counts, and text subscribers under numbers of its own."""
 
-    blocks: list[tuple[int, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
-    slab: tuple[np.ndarray, np.ndarray] = (np.empty(0, np.int64), np.empty(0, np.uint32))
     rejects: list[pa.Table] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     names: Names | None = None
-    seen: set[str] = field(default_factory=set)
 
 
-def _read(at: int, piece: Piece, hand: _Hand, reading: Reading, wanted: Sieve, buckets: int) -> None:
-    """Sift a piece of the input and scatter its clean pings into buckets."""
+@dataclass(slots=True)
+class _Scattered:
+    """A day's clean pings, in blocks of rows grouped by bucket, in the order of the input.
+
+    That order is nearly the order of time, which is why the kernel's sort is short. `starts` has a row for each block:
+    where its buckets start, and its end. `owners` says whose numbers the ids of a block are, when they are text.
+    """
+
+    ids: np.ndarray
+    events: np.ndarray
+    starts: np.ndarray
+    owners: list[_Hand]
+
+
+def _read(
+    piece: Piece, hand: _Hand, reading: Reading, wanted: Sieve, buckets: int, room: tuple[np.ndarray, np.ndarray]
+):
+    """Sift a piece of the input and scatter its clean pings into buckets: (ids, events, starts of the blocks)."""
+    ids, events = room
+    at, blocks = 0, []
     for batch in piece.batches():
         sifted = sift(batch, reading, wanted)
         hand.counts.add(sifted.counts)
         if sifted.rejects is not None:
             hand.rejects.append(sifted.rejects)
+        numbers = words = sifted.ids
         if isinstance(sifted.ids, pa.Array):
-            hand.seen.add("string")
             hand.names = hand.names or Names()
-            ids = hand.names.number(sifted.ids, sifted.events)
-            words = hand.names.words(ids)
-        else:
-            hand.seen.add("integer")
-            ids = words = sifted.ids
-        if len(hand.slab[0]) < len(ids):
-            hand.slab = np.empty(_SLAB, np.int64), np.empty(_SLAB, np.uint32)
-        starts = scatter(ids, words, sifted.events, *hand.slab, buckets)
-        rows = starts[-1]
-        hand.blocks.append((at, hand.slab[0][:rows], hand.slab[1][:rows], starts))
-        hand.slab = hand.slab[0][rows:], hand.slab[1][rows:]
+            numbers = hand.names.number(sifted.ids, sifted.events)
+            words = hand.names.words(numbers)
+        if at + len(batch) > len(ids):  # how long a CSV file or a stream is shows only now
+            ids, events = (np.concatenate([a, np.empty(len(a) + len(batch), a.dtype)]) for a in (ids, events))
+        starts = scatter(numbers, words, sifted.events, ids, events, at, buckets)
+        blocks.append(starts)
+        at = int(starts[-1])
+    return ids[:at], events[:at], blocks
 
 
 def _scattered(
     pieces: Sequence[Piece], reading: Reading, wanted: Sieve, buckets: int, progress: Progress
-) -> list[_Hand]:
-    """Every piece read, each by one thread into that thread's hand."""
+) -> tuple[_Scattered, list[_Hand]]:
+    """Every piece read, each by one thread with that thread's hand, into one pair of arrays for the whole day."""
     hands: list[_Hand] = []
     free: list[_Hand] = []
     lock = Lock()
-    total, done = sum(piece.rows for piece in pieces), 0
+    offsets = np.cumsum([0, *(piece.rows for piece in pieces)])
+    ids, events = pages(int(offsets[-1]), np.int64), pages(int(offsets[-1]), np.uint32)
+    done = 0
 
-    def task(at: int, piece: Piece) -> int:
+    def task(piece: Piece, start: int):
         with lock:
-            hand = free.pop() if free else _Hand()
-            if hand not in hands:
-                hands.append(hand)
-        _read(at, piece, hand, reading, wanted, buckets)
+            if not free:
+                hands.append(_Hand())
+                free.append(hands[-1])
+            hand = free.pop()
+        room = ids[start : start + piece.rows], events[start : start + piece.rows]
+        result = _read(piece, hand, reading, wanted, buckets, room)
         with lock:
             free.append(hand)
-        return piece.rows
+        return hand, result
 
+    blocks, owners, loose = [], [], []
+    end = int(offsets[-1])
     with _pool() as pool:
-        for rows in pool.map(task, range(len(pieces)), pieces):
-            done += rows
-            progress("read", done, total)
-    return hands
+        for piece, start, (hand, (own_ids, own_events, starts)) in zip(
+            pieces, offsets, pool.map(task, pieces, offsets), strict=False
+        ):
+            if not piece.rows:  # was of unknown length: its arrays are its own, and go behind all others
+                loose.append((own_ids, own_events))
+                start, end = end, end + len(own_ids)
+            blocks += [block + start for block in starts]
+            owners += [hand] * len(starts)
+            done += piece.rows
+            progress("read", done, int(offsets[-1]))
+    if loose:
+        ids = np.concatenate([ids, *(pair[0] for pair in loose)])
+        events = np.concatenate([events, *(pair[1] for pair in loose)])
+    return _Scattered(ids, events, np.array(blocks).reshape(-1, buckets + 1), owners), hands
 
 
-def _names_of(hands: Sequence[_Hand]) -> tuple[pa.Array | None, list[np.ndarray | None]]:
-    """All text subscribers in order, and for each hand its numbers -> place in that order; None for integers."""
-    with_names = [hand.names for hand in hands if hand.names is not None]
-    if not with_names:
-        return None, [None] * len(hands)
-    every = with_names[0]
-    to_every = {id(every): np.arange(len(every))}
-    for other in with_names[1:]:
-        to_every[id(other)] = every.number(other.texts(), np.zeros(len(other), np.uint32))
+def _ranked(day: _Scattered, hands: Sequence[_Hand]) -> pa.Array | None:
+    """Give text subscribers, in place of each thread's own numbers, their rank among all; the names in that order."""
+    named = [hand for hand in hands if hand.names is not None]
+    if not named:
+        return None
+    every = named[0].names
+    ranks = {id(named[0]): np.arange(len(every))}
+    for hand in named[1:]:
+        ranks[id(hand)] = every.number(hand.names.texts(), np.zeros(len(hand.names), np.uint32))
     order, rank = every.ranked()
-    return order, [None if hand.names is None else rank[to_every[id(hand.names)]] for hand in hands]
+    for starts, owner in zip(day.starts, day.owners, strict=True):
+        block = day.ids[starts[0] : starts[-1]]
+        block[:] = rank[ranks[id(owner)][block]]
+    return order
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,32 +199,24 @@ def run_stays(
     layout = store.layout
     wanted = sieve(day, cells=cells, places=places, tz=layout.tz)
     pieces = pieces_of(pings, reading, day)
-    hands = _scattered(pieces, reading, wanted, layout.buckets, progress)
+    numeric = {piece.numeric for piece in pieces}
+    if len(numeric) > 1:
+        raise InputError(f"{day}: some files have integer subscribers and some have text: set subscriber_type")
+    scattered, hands = _scattered(pieces, reading, wanted, layout.buckets, progress)
     counts = Counts()
     for hand in hands:
         counts.add(hand.counts)
     _accept(counts, wanted, day, max_rejected)
-    kinds = set().union(*(hand.seen for hand in hands))
-    if len(kinds) > 1:
-        raise InputError(f"{day}: some files have integer subscribers and some have strings: set subscriber_type")
-    layout = store.create(kinds.pop())
-    names, ranks = _names_of(hands)
-    codes = pa.array(wanted.codes)
-    # In the order of the input: it is nearly in time order, and the kernel's sort is short because of that.
-    blocks = sorted(
-        ((at, i, rank, ids, events, starts)
-         for hand, rank in zip(hands, ranks, strict=True)
-         for i, (at, ids, events, starts) in enumerate(hand.blocks)),
-        key=lambda block: block[:2],
-    )  # fmt: skip
+    layout = store.create("integer" if numeric.pop() else "string")
+    names, codes = _ranked(scattered, hands), pa.array(wanted.codes)
+    rooms = local()
 
     def task(bucket: int) -> tuple[Written | None, int, int]:
-        ids, events = [], []
-        for _, _, rank, block_ids, block_events, starts in blocks:
-            part = slice(starts[bucket], starts[bucket + 1])
-            ids.append(block_ids[part] if rank is None else rank[block_ids[part]])
-            events.append(block_events[part])
-        unique, columns, merged = stays_of_bucket(np.concatenate(ids), np.concatenate(events), layout.max_silence_s)
+        if not hasattr(rooms, "own"):
+            rooms.own = Room()
+        unique, columns, merged = stays_of_bucket(
+            scattered.ids, scattered.events, scattered.starts, bucket, layout.max_silence_s, rooms.own
+        )
         if not len(unique):
             return None, 0, 0
         table = stays_table(unique, names, codes, columns, wanted.start)
@@ -250,9 +272,9 @@ def _sorted(table: pa.Table) -> pa.Table:
     Days are in order and subscribers never meet, so a stable grouping by subscriber is all the sorting it takes.
     """
     ids, _ = id_codes(table["subscriber"])
-    numbers, unique, counts = number(ids)
-    rows, _ = lay(numbers, counts, np.argsort(unique))
-    return table.take(pa.array(rows))
+    numbers = np.empty(len(ids), np.int32)
+    unique, counts = number(ids, np.array([[0, len(ids)]]), 0, numbers)
+    return table.take(pa.array(lay(numbers, counts, np.argsort(unique))))
 
 
 def run_cards(

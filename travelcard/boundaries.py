@@ -89,7 +89,7 @@ def overlaps(codes: list[str], polygons: NDArray[Any]) -> list[str]:
 def _read_parquet(path: str | Path) -> tuple[dict[str, list[Any]], list[bytes], str | None]:
     """Columns, WKB and declared coordinate system of a GeoParquet file."""
     try:
-        table = pq.read_table(path)
+        table = pq.ParquetFile(path).read()
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
     geo = json.loads((table.schema.metadata or {}).get(b"geo", b"{}"))

@@ -113,7 +113,7 @@ class CellMap:
     def load(cls, path: str | Path) -> CellMap:
         """Read what `save` wrote. Raises `InputError` for any other file."""
         try:
-            table = pq.read_table(path)
+            table = pq.ParquetFile(path).read()
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path} cannot be read as a cell map: {str(error).splitlines()[0]}") from error
         metadata = table.schema.metadata or {}
@@ -127,7 +127,7 @@ def _read(path: str | Path, columns: Mapping[str, str] | None) -> pa.Table:
     """An inventory file. In CSV an id is an integer only if no digit is lost that way: `00123` stays text."""
     try:
         if Path(path).suffix == ".parquet":
-            return pq.read_table(path)
+            return pq.ParquetFile(path).read()
         cell = (columns or {}).get("cell", "cell")
         frame = pl.read_csv(path, try_parse_dates=True, schema_overrides={cell: pl.String}, infer_schema_length=None)
     except (pa.ArrowInvalid, pl.exceptions.PolarsError, OSError) as error:

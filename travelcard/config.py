@@ -189,7 +189,7 @@ class Config(BaseSettings):
         path = Path(self.at(self.statuses.path).replace("{day}", as_of.isoformat()))
         if not path.is_file():
             raise InputError(f"{path} is not there: [statuses] path must be a Parquet file")
-        return pq.read_table(path)
+        return pq.ParquetFile(path).read()
 
 
 def _plain(error: Mapping[str, Any]) -> str:

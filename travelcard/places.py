@@ -233,7 +233,7 @@ class Places:
     def load(cls, path: str | Path) -> Places:
         """Read what `save` wrote. Raises `InputError` for any other file."""
         try:
-            table = pq.read_table(path)
+            table = pq.ParquetFile(path).read()
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
         metadata = table.schema.metadata or {}

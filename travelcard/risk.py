@@ -134,7 +134,7 @@ def read_risk(source: Any, *, places: Places, day: date | None = None) -> Risk:
     path = Path(source)
     try:
         if path.name.endswith(".parquet"):
-            return _tabled(pq.read_table(path), places, day, str(path))
+            return _tabled(pq.ParquetFile(path).read(), places, day, str(path))
         if path.name.endswith((".csv", ".csv.gz")):
             text = dict.fromkeys(("place", "level"), pa.string())
             options = pyarrow.csv.ConvertOptions(column_types={**text, "from": pa.date32(), "to": pa.date32()})

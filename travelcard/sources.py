@@ -134,6 +134,7 @@ class Piece:
 
     file: str
     rows: int
+    numeric: bool  # as in Batch
     batches: Callable[[], Iterator[Batch]]
 
 
@@ -169,7 +170,7 @@ def _parquet_pieces(path: Path, reading: Reading) -> list[Piece]:
         end = first + metadata.row_group(group).num_rows
         while first < end:
             rows = min(_PIECE, end - first)
-            pieces.append(Piece(str(path), rows, read(first, rows)))
+            pieces.append(Piece(str(path), rows, numeric, read(first, rows)))
             first += rows
     return pieces
 
@@ -204,7 +205,7 @@ def _csv_pieces(path: Path, reading: Reading) -> list[Piece]:
         except (pa.ArrowInvalid, OSError) as error:
             raise _broken(path, error) from error
 
-    return [Piece(str(path), 0, batches)]
+    return [Piece(str(path), 0, numeric, batches)]
 
 
 def _table_pieces(source: Any, reading: Reading) -> list[Piece]:
@@ -222,7 +223,7 @@ def _table_pieces(source: Any, reading: Reading) -> list[Piece]:
             yield from _blocks(_batch("table", row, part, chosen, numeric))
             row += len(part)
 
-    return [Piece("table", 0, batches)]
+    return [Piece("table", 0, numeric, batches)]
 
 
 def pieces_of(source: Any, reading: Reading, day: date | None = None) -> list[Piece]:

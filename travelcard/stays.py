@@ -6,6 +6,7 @@ cuts the runs. Nothing is sorted globally and no interpreter lock is held (DESIG
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,107 +49,121 @@ def _bucket(word: np.uint64, shift: np.uint64) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def scatter(ids, words, events, out_ids, out_events, buckets):
-    """Write rows grouped by bucket, rejected ones left out, and return where each bucket starts (`buckets` + 1 long).
+def scatter(ids, words, events, out_ids, out_events, at, buckets):
+    """Write rows from position `at` on, grouped by bucket and without the rejected, and return where each bucket starts.
 
-    `words` is what the bucket is taken from: the ids themselves, or the hashes of text ids.
+    `words` is what the bucket is taken from: the ids themselves, or the hashes of text ids. The starts are `buckets` + 1
+    long, the last one being the end.
     """
     bits = 0
     while (1 << bits) < buckets:
         bits += 1
-    shift, half = np.uint64(64 - max(bits, 1)), np.uint64(bits > 0)  # a shift by 64 is undefined: one bucket is half of 2
-    at = np.zeros(buckets + 1, np.int64)
+    # a shift by 64 is undefined, so that one bucket is taken as the first half of two
+    shift, whole = np.uint64(64 - max(bits, 1)), np.uint64(bits > 0)
+    next_ = np.zeros(buckets + 1, np.int64)
     for i in range(len(events)):
         if events[i] < REJECTED:
-            at[_bucket(np.uint64(words[i]), shift) * half + np.uint64(1)] += 1
+            next_[_bucket(np.uint64(words[i]), shift) * whole + np.uint64(1)] += 1
+    next_[0] = at
     for b in range(buckets):
-        at[b + 1] += at[b]
-    starts = at.copy()
+        next_[b + 1] += next_[b]
+    starts = next_.copy()
     for i in range(len(events)):
         if events[i] < REJECTED:
-            b = _bucket(np.uint64(words[i]), shift) * half
-            k = at[b]
-            at[b] = k + 1
+            b = _bucket(np.uint64(words[i]), shift) * whole
+            k = next_[b]
+            next_[b] = k + 1
             out_ids[k] = ids[i]
             out_events[k] = events[i]
     return starts
 
 
 @njit(cache=True, nogil=True)
-def _number_on(ids, begin, n, keys, slots, unique, counts, numbers):
-    """Number ids from row `begin` on, with `n` known so far, until the ids or the room for new ones end."""
+def _number_on(ids, starts, bucket, block, row, done, n, keys, slots, unique, counts, numbers):
+    """Number the ids of a bucket from a row on, with `n` known so far, until they or the room for new ones end."""
     mask = np.uint64(len(slots) - 1)
     shift = np.uint64(0)
     while mask >> shift:
         shift += np.uint64(1)
     shift = np.uint64(64) - shift
-    for i in range(begin, len(ids)):
-        key = ids[i]
-        word = np.uint64(key)
-        h = ((word ^ word >> np.uint64(31)) * _OTHER) >> shift
-        while slots[h] != _EMPTY and keys[h] != key:
-            h = (h + np.uint64(1)) & mask
-        k = slots[h]
-        if k == _EMPTY:
-            if n == len(unique):
-                return i, n
-            k = np.int32(n)
-            keys[h], slots[h], unique[n], counts[n] = key, k, key, 0
-            n += 1
-        counts[k] += 1
-        numbers[i] = k
-    return len(ids), n
+    while block < len(starts):
+        for i in range(max(row, starts[block, bucket]), starts[block, bucket + 1]):
+            key = ids[i]
+            word = np.uint64(key)
+            h = ((word ^ word >> np.uint64(31)) * _OTHER) >> shift
+            while slots[h] != _EMPTY and keys[h] != key:
+                h = (h + np.uint64(1)) & mask
+            k = slots[h]
+            if k == _EMPTY:
+                if n == len(unique):
+                    return block, i, done, n
+                k = np.int32(n)
+                keys[h], slots[h], unique[n], counts[n] = key, k, key, 0
+                n += 1
+            counts[k] += 1
+            numbers[done] = k
+            done += 1
+        block += 1
+        row = 0
+    return block, row, done, n
 
 
 @njit(cache=True, nogil=True)
-def number(ids: np.ndarray):
-    """Ids numbered in the order in which they first appear: (number of each row, the distinct ids, their counts)."""
-    numbers = np.empty(len(ids), np.int32)
+def number(ids, starts, bucket, numbers):
+    """Number a bucket's ids, into `numbers`, in the order in which they first appear: (the distinct ids, their counts).
+
+    The bucket's rows are starts[k, bucket] to starts[k, bucket + 1] of every block k.
+    """
     room = 1 << 11
     unique, counts = np.empty(room, np.int64), np.empty(room, np.int64)
     keys, slots = np.empty(2 * room, np.int64), np.full(2 * room, _EMPTY, np.int32)
-    done, n = _number_on(ids, 0, 0, keys, slots, unique, counts, numbers)
-    while done < len(ids):  # half full: a table four times as large, in which the known ids keep their numbers
+    block, row, done, n = _number_on(ids, starts, bucket, 0, 0, 0, 0, keys, slots, unique, counts, numbers)
+    while block < len(starts):  # half full: a table four times as large, in which the known ids keep their numbers
         room *= 4
         known, counted = unique[:n], counts[:n]
         unique, counts = np.empty(room, np.int64), np.empty(room, np.int64)
         keys, slots = np.empty(2 * room, np.int64), np.full(2 * room, _EMPTY, np.int32)
-        _number_on(known, 0, 0, keys, slots, unique, counts, np.empty(n, np.int32))
+        all_known = np.array([[0, n]])
+        _number_on(known, all_known, 0, 0, 0, 0, 0, keys, slots, unique, counts, np.empty(n, np.int32))
         counts[:n] = counted
-        done, n = _number_on(ids, done, n, keys, slots, unique, counts, numbers)
-    return numbers, unique[:n], counts[:n]
+        block, row, done, n = _number_on(ids, starts, bucket, block, row, done, n, keys, slots, unique, counts, numbers)
+    return unique[:n], counts[:n]
 
 
 @njit(cache=True, nogil=True)
-def lay(numbers: np.ndarray, counts: np.ndarray, order: np.ndarray):
-    """The counting sort by subscriber, stable: (row at each position, start of each subscriber in `order`)."""
+def _offsets(counts, order):
+    """(where each number's rows go, where each subscriber's begin), subscribers being laid in `order`."""
     starts = np.zeros(len(counts) + 1, np.int64)
     at = np.empty(len(counts), np.int64)
     for r in range(len(order)):
         at[order[r]] = starts[r]
         starts[r + 1] = starts[r] + counts[order[r]]
-    rows = np.empty(len(numbers), np.uint32)
+    return at, starts
+
+
+@njit(cache=True, nogil=True)
+def lay(numbers, counts, order):
+    """The counting sort by subscriber, stable: the row at each position."""
+    at, _ = _offsets(counts, order)
+    rows = np.empty(len(numbers), np.int64)
     for i in range(len(numbers)):
-        k = at[numbers[i]]
-        at[numbers[i]] = k + 1
-        rows[k] = i
-    return rows, starts
+        rows[at[numbers[i]]] = i
+        at[numbers[i]] += 1
+    return rows
 
 
 @njit(cache=True, nogil=True)
-def _lay_events(numbers: np.ndarray, events: np.ndarray, counts: np.ndarray, order: np.ndarray):
-    """As `lay`, but moving the events themselves: one random write a ping, no gather after it."""
-    starts = np.zeros(len(counts) + 1, np.int64)
-    at = np.empty(len(counts), np.int64)
-    for r in range(len(order)):
-        at[order[r]] = starts[r]
-        starts[r + 1] = starts[r] + counts[order[r]]
-    laid = np.empty(len(events), np.uint32)
-    for i in range(len(events)):
-        k = at[numbers[i]]
-        at[numbers[i]] = k + 1
-        laid[k] = events[i]
-    return laid, starts
+def _lay_events(events, starts, bucket, numbers, counts, order, laid):
+    """As `lay`, but moving a bucket's events themselves, into `laid`: one random write a ping and no gather after it."""
+    at, begin = _offsets(counts, order)
+    done = 0
+    for block in range(len(starts)):
+        for i in range(starts[block, bucket], starts[block, bucket + 1]):
+            k = at[numbers[done]]
+            at[numbers[done]] = k + 1
+            laid[k] = events[i]
+            done += 1
+    return begin
 
 
 @njit(cache=True, nogil=True)
@@ -169,16 +184,8 @@ def _in_order(events: np.ndarray) -> None:
 
 
 @njit(cache=True, nogil=True)
-def _runs(events: np.ndarray, starts: np.ndarray, max_silence: int):
-    """Cut every subscriber's events into stays: (subscriber, place, arrive, depart, pings, inner), and pings merged.
-
-    The arrays are as long as the events; pages that hold no stay are never touched, so they cost no memory.
-    """
-    n = len(events)
-    who = np.empty(n, np.int32)
-    place = np.empty(n, np.int16)
-    arrive, depart = np.empty(n, np.int32), np.empty(n, np.int32)
-    pings, inner = np.empty(n, np.int32), np.empty(n, np.int32)
+def _runs(events, starts, max_silence, who, place, arrive, depart, pings, inner):
+    """Cut every subscriber's events into stays, written to the last six arrays: (how many, pings merged)."""
     k = -1
     merged = 0
     for s in range(len(starts) - 1):
@@ -202,29 +209,50 @@ def _runs(events: np.ndarray, starts: np.ndarray, max_silence: int):
             depart[k] = second
             pings[k] += 1
             inner[k] += event & 1
-    k += 1
-    return (
-        who[:k].copy(),
-        place[:k].copy(),
-        arrive[:k].copy(),
-        depart[:k].copy(),
-        pings[:k].copy(),
-        inner[:k].copy(),
-        merged,
-    )
+    return k + 1, merged
 
 
-def stays_of_bucket(ids: np.ndarray, events: np.ndarray, max_silence: int):
+def pages(n: int, dtype: Any) -> np.ndarray:
+    """An array of `n` on pages of its own, none of which costs memory before it is written.
+
+    Not np.empty, which asks the kernel for huge pages: where these must first be made by moving others together, the
+    first touch took 2.4 ns a byte, three times as long as with small pages.
+    """
+    return np.frombuffer(mmap.mmap(-1, max(n, 1) * np.dtype(dtype).itemsize), dtype)[:n]
+
+
+class Room:
+    """One thread's scratch memory for the kernel, kept from bucket to bucket: the first touch of a page costs most."""
+
+    def __init__(self) -> None:
+        self._size = -1
+
+    def of(self, n: int) -> tuple[np.ndarray, ...]:
+        """(numbers, laid, who, place, arrive, depart, pings, inner), each at least `n` long."""
+        if n > self._size:
+            self._size = n + n // 4
+            kinds = (np.int32, np.uint32, np.int32, np.int16, np.int32, np.int32, np.int32, np.int32)
+            self._arrays = tuple(pages(self._size, kind) for kind in kinds)
+        return self._arrays
+
+
+def stays_of_bucket(
+    ids: np.ndarray, events: np.ndarray, starts: np.ndarray, bucket: int, max_silence: int, room: Room
+) -> tuple[np.ndarray, list[np.ndarray], int]:
     """One bucket's pings of one day to its stays, sorted by (subscriber, arrive, place).
 
-    `ids` int64, `events` uint32 (schema.SECOND_SHIFT tells the bits), any order. Returns (distinct ids ascending,
-    (who, place, arrive, depart, pings, inner), merged): `who` indexes the ids, times are seconds of the day.
+    `ids` int64 and `events` uint32 (schema.SECOND_SHIFT tells the bits) hold blocks of rows grouped by bucket; those
+    of this one are starts[k, bucket] to starts[k, bucket + 1] of every block k, in any order of time. Returns
+    (distinct ids ascending, [who, place, arrive, depart, pings, inner], pings merged): `who` indexes the ids, times
+    are seconds of the day.
     """
-    numbers, unique, counts = number(ids)
+    n = int((starts[:, bucket + 1] - starts[:, bucket]).sum())
+    numbers, laid, *columns = room.of(n)
+    unique, counts = number(ids, starts, bucket, numbers)
     order = np.argsort(unique)
-    events, starts = _lay_events(numbers, events, counts, order)
-    *columns, merged = _runs(events, starts, max_silence)
-    return unique[order], columns, merged
+    begin = _lay_events(events, starts, bucket, numbers, counts, order, laid)
+    k, merged = _runs(laid, begin, max_silence, *columns)
+    return unique[order], [column[:k].copy() for column in columns], merged
 
 
 @njit(cache=True, nogil=True)
@@ -524,13 +552,13 @@ def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX
     events = np.uint32(0) + ((seconds - starts[day]).astype(np.uint32) << SECOND_SHIFT)
     events |= place.astype(np.uint32) << 1 | inner
     pieces = []
+    room = Room()
     by_day = np.argsort(day, kind="stable")
-    edges = np.searchsorted(day[by_day], np.arange(len(starts)))
-    for d, (a, b) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
-        if a < b:
-            rows = by_day[a:b]
-            unique, columns, _ = stays_of_bucket(ids[rows], events[rows], silence)
-            pieces.append(stays_table(unique, names, places, columns, starts[d]))
+    ids, events = ids[by_day], events[by_day]
+    edges = np.searchsorted(day[by_day], np.arange(len(starts))).reshape(1, -1)  # one block, a day for a bucket
+    for d in np.unique(day):
+        unique, columns, _ = stays_of_bucket(ids, events, edges, d, silence, room)
+        pieces.append(stays_table(unique, names, places, columns, starts[d]))
     if not pieces:
         return no_stays(table["subscriber"].type)
     frame: pl.DataFrame = pl.from_arrow(pa.concat_tables(pieces))  # type: ignore[assignment]
