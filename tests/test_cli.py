@@ -101,7 +101,9 @@ def test_paths_are_those_of_the_files_folder(folder, call, tmp_path_factory, mon
 def test_the_command_itself(folder):
     """As a process: no progress bar where there is no terminal, exit codes as documented."""
     for arguments, code in ((["stays", DAY], 0), (["stays", "2022-03-20"], 1), (["stays"], 2), (["stay", DAY], 2)):
-        done = subprocess.run([sys.executable, "-m", "travelcard", *arguments], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", "travelcard", *arguments], capture_output=True, text=True, check=False
+        )
         assert done.returncode == code, done.stderr
         assert ("Traceback" in done.stderr) is False
         assert bool(done.stdout) == (code == 0)
@@ -192,7 +194,7 @@ def test_a_broken_file_is_named(folder, call, cut):
 
 
 def test_a_config_with_unknown_keys(folder, call):
-    edit(folder, "[cells]", 'wrong = 1\n[cells]\nradius = 5')
+    edit(folder, "[cells]", "wrong = 1\n[cells]\nradius = 5")
     refused(folder, call, "2 problems", "pings.wrong  is no key", "cells.radius  is no key")
 
 

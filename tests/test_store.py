@@ -27,7 +27,9 @@ READING = Reading(columns={"subscriber": "msisdn"})
 
 
 def country(folder: Path, **options) -> Path:
-    synth.write(folder, subscribers=400, days=DAYS, pings_per_subscriber=60, cells=3000, files=3, faults=0.02, **options)
+    synth.write(
+        folder, subscribers=400, days=DAYS, pings_per_subscriber=60, cells=3000, files=3, faults=0.02, **options
+    )
     return folder
 
 
@@ -64,7 +66,9 @@ def test_rejects_are_exactly_the_faults_that_were_made(made):
     root, _, store, _ = made
     for day in DAYS:
         faults = pl.read_parquet(root / "truth" / str(day) / "faults.parquet").sort("file", "row")
-        rejects = store.frame("rejects", day=day).with_columns(pl.col("file").str.split("/").list.last()).sort("file", "row")
+        rejects = (
+            store.frame("rejects", day=day).with_columns(pl.col("file").str.split("/").list.last()).sort("file", "row")
+        )
         assert rejects.select("file", "row", "reason").rows() == faults.select("file", "row", "reason").rows()
 
 
@@ -113,11 +117,15 @@ def test_rerun_gives_the_same_rows_in_one_transaction_each(made):
 
 
 def test_one_card_out_of_the_store(made):
-    root, _, store, _ = made
+    _, _, store, _ = made
     cards = store.frame("cards", as_of=AS_OF)
     for row in cards.sample(20, seed=0).to_dicts():
         card = store.card(row["subscriber"])
-        assert (card.subscriber, card.colour, len(card.visits)) == (row["subscriber"], row["colour"], len(row["visits"]))
+        assert (card.subscriber, card.colour, len(card.visits)) == (
+            row["subscriber"],
+            row["colour"],
+            len(row["visits"]),
+        )
         assert card.policy == POLICY
         assert card.missing == tuple(AS_OF - timedelta(days=n) for n in range(7, 2, -1))
         assert str(row["subscriber"]) not in card.text() + json.dumps(card.as_dict())

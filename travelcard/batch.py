@@ -85,7 +85,7 @@ class _Scattered:
 
 def _read(
     piece: Piece, hand: _Hand, reading: Reading, wanted: Sieve, buckets: int, room: tuple[np.ndarray, np.ndarray]
-):
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Sift a piece of the input and scatter its clean pings into buckets: (ids, events, starts of the blocks)."""
     ids, events = room
     at, blocks = 0, []
@@ -118,7 +118,7 @@ def _scattered(
     ids, events = pages(int(offsets[-1]), np.int64), pages(int(offsets[-1]), np.uint32)
     done = 0
 
-    def task(piece: Piece, start: int):
+    def task(piece: Piece, start: int) -> tuple[_Hand, tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:
         with lock:
             if not free:
                 hands.append(_Hand())
@@ -136,10 +136,11 @@ def _scattered(
         for piece, start, (hand, (own_ids, own_events, starts)) in zip(
             pieces, offsets, pool.map(task, pieces, offsets), strict=False
         ):
+            first = start
             if not piece.rows:  # was of unknown length: its arrays are its own, and go behind all others
                 loose.append((own_ids, own_events))
-                start, end = end, end + len(own_ids)
-            blocks += [block + start for block in starts]
+                first, end = end, end + len(own_ids)
+            blocks += [block + first for block in starts]
             owners += [hand] * len(starts)
             done += piece.rows
             progress("read", done, int(offsets[-1]))
@@ -151,13 +152,11 @@ def _scattered(
 
 def _ranked(day: _Scattered, hands: Sequence[_Hand]) -> pa.Array | None:
     """Give text subscribers, in place of each thread's own numbers, their rank among all; the names in that order."""
-    named = [hand for hand in hands if hand.names is not None]
+    named = {id(hand): hand.names for hand in hands if hand.names is not None}
     if not named:
         return None
-    every = named[0].names
-    ranks = {id(named[0]): np.arange(len(every))}
-    for hand in named[1:]:
-        ranks[id(hand)] = every.number(hand.names.texts(), np.zeros(len(hand.names), np.uint32))
+    every = next(iter(named.values()))
+    ranks = {hand: every.number(names.texts(), np.zeros(len(names), np.uint32)) for hand, names in named.items()}
     order, rank = every.ranked()
     for starts, owner in zip(day.starts, day.owners, strict=True):
         block = day.ids[starts[0] : starts[-1]]
@@ -360,7 +359,8 @@ def _by_bucket(statuses: Any, buckets: int) -> dict[int, pl.DataFrame]:
     if table.is_empty():
         return {}
     bucket = pl.Series("bucket", [bucket_of(s, buckets) for s in table["subscriber"]], pl.Int16)
-    return {int(key[0]): part.drop("bucket") for key, part in table.with_columns(bucket).group_by("bucket")}  # type: ignore[call-overload]
+    parts = table.with_columns(bucket).partition_by("bucket", as_dict=True, include_key=False)
+    return {int(key[0]): part for key, part in parts.items()}
 
 
 # ---------------------------------------------------------------------------------------------------- the night

@@ -30,7 +30,7 @@ _E2 = 6.69437999014e-3
 
 
 @njit(cache=True, nogil=True)
-def _metric(lat: float) -> tuple[float, float]:  # pragma: no cover
+def _metric(lat: float) -> tuple[float, float]:
     """Metres per degree of latitude and of longitude at `lat`: the radii of curvature of WGS 84."""
     sine = np.sin(lat * _RAD)
     w = 1.0 - _E2 * sine * sine
@@ -39,7 +39,7 @@ def _metric(lat: float) -> tuple[float, float]:  # pragma: no cover
 
 
 @njit(cache=True, nogil=True)
-def _near(lat, lon, edge, ky, kx, limit):  # type: ignore[no-untyped-def] # pragma: no cover
+def _near(lat, lon, edge, ky, kx, limit):
     """Metres from a point to an edge (straight in degrees); the metric is taken at the latitude half way.
 
     Within 1 mm of the geodesic distance at 5 km and 0.2 m at 35 km. Beyond `limit` any larger number may come back.
@@ -66,7 +66,7 @@ def _near(lat, lon, edge, ky, kx, limit):  # type: ignore[no-untyped-def] # prag
 
 
 @njit(cache=True, nogil=True)
-def _covers(x, y, start, stop, ends):  # type: ignore[no-untyped-def] # pragma: no cover
+def _covers(x, y, start, stop, ends):
     """1 if the polygon of this slab covers the point, 0 if not, -1 if rounding could matter."""
     inside = 0
     for k in range(start, stop):
@@ -86,7 +86,7 @@ def _covers(x, y, start, stop, ends):  # type: ignore[no-untyped-def] # pragma: 
 
 
 @njit(cache=True, nogil=True)
-def _draw(ends, lat0, lon0, size, cols, boxes, edges):  # type: ignore[no-untyped-def] # pragma: no cover
+def _draw(ends, lat0, lon0, size, cols, boxes, edges):
     """Every (box, edge) that meet, in the order of the edges; only counts them when `boxes` is empty."""
     n = 0
     for e in range(len(ends)):
@@ -108,7 +108,7 @@ def _draw(ends, lat0, lon0, size, cols, boxes, edges):  # type: ignore[no-untype
 
 
 @njit(cache=True, nogil=True)
-def _label(  # type: ignore[no-untyped-def] # pragma: no cover
+def _label(
     box, cols, lat0, lon0, size, row_start, slab_owner, slab_reach, slab_start, slab_ends, edge_start, edge_owner, found
 ):
     """Write the answer of every box that no edge meets; list the polygons that may cover a point of the others.
@@ -152,9 +152,7 @@ def _label(  # type: ignore[no-untyped-def] # pragma: no cover
 
 
 @njit(cache=True, nogil=True)
-def _locate(  # type: ignore[no-untyped-def] # pragma: no cover
-    lat, lon, out, box, lat0, lon0, size, cols, cand_start, cand, slab_start, slab_ends
-):
+def _locate(lat, lon, out, box, lat0, lon0, size, cols, cand_start, cand, slab_start, slab_ends):
     for i in range(len(lat)):
         y, x = lat[i], lon[i]
         out[i] = -1
@@ -176,9 +174,7 @@ def _locate(  # type: ignore[no-untyped-def] # pragma: no cover
 
 
 @njit(cache=True, nogil=True)
-def _nearest(  # type: ignore[no-untyped-def] # pragma: no cover
-    lat, lon, radius, skip, out, box, lat0, lon0, size, cols, edge_start, edge_list, edge_owner, ends
-):
+def _nearest(lat, lon, radius, skip, out, box, lat0, lon0, size, cols, edge_start, edge_list, edge_owner, ends):
     """For each point the polygon nearest to it within `radius` metres, -1 for none; ties to the first polygon.
 
     With a `skip` of 0 or more that polygon does not count and any other within the radius will do.
@@ -218,9 +214,7 @@ def _nearest(  # type: ignore[no-untyped-def] # pragma: no cover
 
 
 @njit(cache=True, nogil=True)
-def _shared(  # type: ignore[no-untyped-def] # pragma: no cover
-    lat, lon, place, out, box, lat0, lon0, size, cols, cand_start, cand, slab_start, slab_ends
-):
+def _shared(lat, lon, place, out, box, lat0, lon0, size, cols, cand_start, cand, slab_start, slab_ends):
     """Whether a polygon other than `place` covers each point, or runs so near that rounding hides which."""
     rows = len(box) // cols
     for i in range(len(lat)):

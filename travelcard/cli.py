@@ -172,7 +172,11 @@ def card(
     settings = Config.read(config)
     shown = settings.open_store().card(subscriber, as_of=as_of)
     names = settings.boundaries
-    print(json.dumps(shown.as_dict(places=names), ensure_ascii=False, indent=2) if json_ else shown.text(language, places=names))
+    print(
+        json.dumps(shown.as_dict(places=names), ensure_ascii=False, indent=2)
+        if json_
+        else shown.text(language, places=names)
+    )
 
 
 @app.command
@@ -204,7 +208,8 @@ def synth(
     folder: Path, *, subscribers: int = 10_000, start: date = date(2022, 3, 1), days: int = 1, pings: float = 100,
     cells: int = 20_000, files: int = 24, seed: int = 0, faults: float = 0.001,
     ids: Literal["integer", "string"] = "integer", order: Literal["time", "shuffled"] = "time",
-    kind: Literal["cell", "position"] = "cell", format_: Annotated[Literal["parquet", "csv"], Parameter(name="--format")] = "parquet",
+    kind: Literal["cell", "position"] = "cell",
+    format_: Annotated[Literal["parquet", "csv"], Parameter(name="--format")] = "parquet",
 ) -> None:  # fmt: skip
     """Write a synthetic country with the truth beside it: people, cells, pings, faults, and a travelcard.toml.
 

@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from travelcard import places
 from travelcard.cells import CellMap
 from travelcard.errors import InputError
+from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk, dated_lists, join_risk, read_risk, risk_in_force
 from travelcard.sources import Reading
@@ -66,7 +66,7 @@ class Listed(_Section):
 class Gate(_Section):
     """Above which share of rejected pings a day is refused."""
 
-    max_rejected: float = Field(0.5, ge=0, le=1)
+    max_rejected: float = Field(default=0.5, ge=0, le=1)
 
 
 class Config(BaseSettings):
@@ -92,7 +92,7 @@ class Config(BaseSettings):
     _root: Path = PrivateAttr(default=Path())
 
     @classmethod
-    def settings_customise_sources(
+    def settings_customise_sources(  # type: ignore[override]  # two sources that have no part here
         cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, **_: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls.file)
@@ -103,7 +103,7 @@ class Config(BaseSettings):
         if not path.is_file():
             raise InputError(f"{path} is not there: write one (README, the nightly run) or name yours with --config")
         try:
-            made = type("Config", (cls,), {"file": path})()
+            made: Config = type("Config", (cls,), {"file": path})()
         except ValidationError as error:
             lines = [f"{'.'.join(str(p) for p in e['loc'])}  {_plain(e)}" for e in error.errors()]
             raise InputError(f"{path}: {len(lines)} problem{'s'[: len(lines) > 1]}\n  " + "\n  ".join(lines)) from error
@@ -127,8 +127,8 @@ class Config(BaseSettings):
         return Store(self.at(self.store), asked={k: v for k, v in asked.items() if v is not None})
 
     @cached_property
-    def boundaries(self) -> places.Places:
-        return places.china() if self.places is None else places.Places.load(self.at(self.places.path))
+    def boundaries(self) -> Places:
+        return china() if self.places is None else Places.load(self.at(self.places.path))
 
     def reading(self) -> Reading:
         return Reading(**self.ping_source().model_dump(exclude={"path"}))

@@ -1,4 +1,4 @@
-"""Files and tables of pings, as carriers have them, to clean pings and rejects: clean + rejected = read (DESIGN 3.1)."""
+"""Pings as carriers have them, files or tables, to clean pings and rejects: clean + rejected = read (DESIGN 3.1)."""
 
 from __future__ import annotations
 
@@ -270,11 +270,10 @@ def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, np.ndarr
                 naive = series.dt.epoch("s").fill_null(_NULL_TIME).to_numpy()
             elif reading.timezone != "UTC":
                 there = series.dt.replace_time_zone(reading.timezone, ambiguous="earliest", non_existent="null")
-                values = there.dt.epoch("s").fill_null(_BAD_TIME).to_numpy().copy()
-                values[series.is_null().to_numpy()] = _NULL_TIME
-                return values, 1, None
-        values = array.cast(pa.int64())
-        return (pc.fill_null(values, _NULL_TIME) if values.null_count else values).to_numpy(), unit, naive
+                seconds = there.dt.epoch("s").fill_null(_BAD_TIME).to_numpy()
+                return np.where(series.is_null().to_numpy(), _NULL_TIME, seconds), 1, None
+        units = array.cast(pa.int64())
+        return (pc.fill_null(units, _NULL_TIME) if units.null_count else units).to_numpy(), unit, naive
     if pa.types.is_integer(array.type) or reading.time_unit is not None:
         if reading.time_unit is None:
             raise InputError('the time column holds integers: say their unit, time_unit = "s", "ms" or "us"')

@@ -25,7 +25,6 @@ from travelcard.schema import (
     SECOND_SHIFT,
     SECONDS,
     STAYS,
-    arrow_table,
     midnights,
     zone,
 )
@@ -50,10 +49,10 @@ def _bucket(word: np.uint64, shift: np.uint64) -> np.uint64:
 
 @njit(cache=True, nogil=True)
 def scatter(ids, words, events, out_ids, out_events, at, buckets):
-    """Write rows from position `at` on, grouped by bucket and without the rejected, and return where each bucket starts.
+    """Write rows from position `at` on, grouped by bucket and without the rejected; return where each bucket starts.
 
-    `words` is what the bucket is taken from: the ids themselves, or the hashes of text ids. The starts are `buckets` + 1
-    long, the last one being the end.
+    `words` is what the bucket is taken from: the ids themselves, or the hashes of text ids. The starts are
+    `buckets` + 1 long, the last one being the end.
     """
     bits = 0
     while (1 << bits) < buckets:
@@ -154,7 +153,7 @@ def lay(numbers, counts, order):
 
 @njit(cache=True, nogil=True)
 def _lay_events(events, starts, bucket, numbers, counts, order, laid):
-    """As `lay`, but moving a bucket's events themselves, into `laid`: one random write a ping and no gather after it."""
+    """As `lay`, but moving a bucket's events themselves, into `laid`: one random write a ping, no gather after it."""
     at, begin = _offsets(counts, order)
     done = 0
     for block in range(len(starts)):
@@ -191,7 +190,7 @@ def _runs(events, starts, max_silence, who, place, arrive, depart, pings, inner)
     for s in range(len(starts) - 1):
         mine = events[starts[s] : starts[s + 1]]
         _in_order(mine)
-        here = -1
+        here = np.int16(-1)
         last = np.uint32(REJECTED)
         for event in mine:
             if event >> 1 == last >> 1:  # same second, same place: one ping, inner if any is
@@ -575,10 +574,9 @@ def sorted_stays(stays: Any) -> pa.Table:
     tables = [STAYS.read(frame, where="the stays") for frame in frames]
     if len({table.schema.field("subscriber").type for table in tables}) > 1:
         raise InputError("some of these stays have integer subscribers and some have strings: they cannot be one table")
-    frame = pl.from_arrow(pa.concat_tables(tables)) if tables else no_stays(pa.int64())
-    return arrow_table(frame.sort("subscriber", "arrive", "place")).cast(  # type: ignore[union-attr]
-        STAYS.arrow(ids=tables[0].schema.field("subscriber").type if tables else None)
-    )
+    table = pa.concat_tables(tables) if tables else STAYS.arrow().empty_table()
+    ordered = pl.DataFrame(table).sort("subscriber", "arrive", "place")
+    return ordered.to_arrow().cast(STAYS.arrow(ids=table.schema.field("subscriber").type))
 
 
 def stitch(stays: Any, *, max_silence: timedelta = MAX_SILENCE, flicker: timedelta = timedelta(0)) -> pl.DataFrame:

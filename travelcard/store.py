@@ -17,7 +17,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from travelcard.card import Card
 from travelcard.errors import InputError, NotFound, mask
@@ -190,7 +190,7 @@ class Store:
         The log gets each file's number of rows and nothing else: its minima and maxima would be phone numbers.
         """
         now = int(time.time() * 1000)
-        actions = [
+        actions: list[AddAction | RemoveAction] = [
             AddAction(f.path, f.size, dict(f.partition), now, True, json.dumps({"numRecords": f.rows})) for f in files
         ]
         handle = self.table(table.name)
@@ -346,7 +346,12 @@ class Store:
         corrections = self.corrections()
         silence = timedelta(seconds=self.layout.max_silence_s)
         seen = visits(
-            stays, as_of=shown.as_of, policy=shown.policy, corrections=corrections, tz=self.layout.tz, max_silence=silence
+            stays,
+            as_of=shown.as_of,
+            policy=shown.policy,
+            corrections=corrections,
+            tz=self.layout.tz,
+            max_silence=silence,
         )
         return explain(shown, stays, seen, corrections=corrections, risk=risk, places=places, max_silence=silence)
 

@@ -8,9 +8,6 @@ No real person, number or cell is in it. Subscribers are 19900000000 + i, a run 
 uses for nobody, or hexadecimal pseudonyms; cells have invented ids; populations are drawn (see `network`).
 """
 
-# mypy: disable-error-code="no-untyped-def"
-# Numba infers the types of the kernels, and a NamedTuple of arrays is read there as its fields.
-
 from __future__ import annotations
 
 import os

@@ -33,12 +33,18 @@ RULES = ("day_span", "continuous", "cumulative")
 class VisitRule(Protocol):
     """What of a policy decides which places count as visited."""
 
-    days: int
-    rule: str
-    min_stay: timedelta
-    flicker: timedelta
-    border: str
-    abroad_from: date | None
+    @property
+    def days(self) -> int: ...
+    @property
+    def rule(self) -> str: ...
+    @property
+    def min_stay(self) -> timedelta: ...
+    @property
+    def flicker(self) -> timedelta: ...
+    @property
+    def border(self) -> str: ...
+    @property
+    def abroad_from(self) -> date | None: ...
 
 
 def window_of(as_of: date, days: int) -> tuple[date, date]:
