@@ -1,5 +1,34 @@
-"""`python -m travelcard`: the command line."""
+"""`travelcard` and `python -m travelcard`: the command line in a process of its own, set up for one short job."""
 
-from travelcard.cli import main
+from __future__ import annotations
 
-main()
+import gc
+import os
+import sys
+
+__all__ = ["command"]
+
+
+class _WithoutPandas:
+    """Lets pyarrow find no pandas: it would import it at its first array, 0.4 s, and no command needs it."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+
+def command() -> None:
+    """Run the command line with what only a process of our own may be given."""
+    sys.meta_path.insert(0, _WithoutPandas)  # type: ignore[arg-type]
+    # Polars gives the pages of each decoded row group back to the system, and the next one faults them in again.
+    os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")
+    gc.disable()  # a command makes few objects and ends soon; walking the imported ones again and again took 0.2 s
+
+    from travelcard.cli import main  # noqa: PLC0415  after the settings
+
+    main()
+
+
+if __name__ == "__main__":
+    command()

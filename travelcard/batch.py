@@ -18,16 +18,28 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
+from numba import njit
 
 from travelcard.cards import cards
 from travelcard.errors import GateError, InputError
-from travelcard.ingest import Counts, Inventory, Sieve, refuse_misread, sieve, sift
+from travelcard.ingest import (
+    Counts,
+    Inventory,
+    Sieve,
+    Sifted,
+    decided,
+    numbers,
+    plain_events,
+    refuse_misread,
+    sieve,
+    sift,
+)
 from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk
-from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, bucket_of
+from travelcard.schema import CARDS, REJECTS, RUNS, SECOND_SHIFT, STATUSES, STAYS, bucket_of
 from travelcard.sources import Piece, Reading, pieces_of
-from travelcard.stays import Names, Room, id_codes, lay, number, pages, scatter, stays_of_bucket, stays_table
+from travelcard.stays import Names, Room, id_codes, lay, number, pages, scatter_block, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import visits_of_sorted, window_of, without_corrected
 
@@ -35,6 +47,7 @@ __all__ = ["run"]
 
 Report = Callable[[dict[str, Any]], None]
 Progress = Callable[[str, int, int], None]
+BLOCK = 1 << 16  # rows scattered at a time: they stay in the second-level cache from decision to bucket
 MAX_REJECTED = 0.5  # the share of rejected pings above which a day is refused: something is wrong with its input
 
 
@@ -83,27 +96,76 @@ class _Scattered:
     owners: list[_Hand]
 
 
+@njit(cache=True, nogil=True)
+def _scattered_numbers(ids, times, cells, valid, unit, start, length, table, local, out_ids, out_events, at, buckets):
+    """Decide a batch of numbers and scatter its plainly clean pings, a block that stays in the cache at a time.
+
+    Returns (where the buckets of each block start, the rows left over, clean pings on the day as local times).
+    """
+    starts = np.empty(((len(ids) + BLOCK - 1) // BLOCK, buckets + 1), np.int64)
+    events = np.empty(BLOCK, np.uint32)
+    rest = np.empty(len(ids), np.int32)
+    n = elsewhere = 0
+    for block in range(len(starts)):
+        a = block * BLOCK
+        b = min(len(ids), a + BLOCK)
+        mine = events[: b - a]
+        more = plain_events(
+            ids[a:b], times[a:b], cells[a:b], valid[a // 8 :], unit, start, length, table, mine, rest[n:]
+        )
+        rest[n : n + more] += a
+        n += more
+        for event in mine:
+            elsewhere += local <= np.int64(event >> SECOND_SHIFT) < local + 86_400
+        starts[block, 0] = at
+        scatter_block(ids[a:b], ids[a:b], mine, out_ids, out_events, starts[block])
+        at = starts[block, buckets]
+    return starts, rest[:n].copy(), elsewhere
+
+
 def _read(
     piece: Piece, hand: _Hand, reading: Reading, wanted: Sieve, buckets: int, room: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """Sift a piece of the input and scatter its clean pings into buckets: (ids, events, starts of the blocks)."""
     ids, events = room
     at, blocks = 0, []
-    for batch in piece.batches():
-        sifted = sift(batch, reading, wanted)
+
+    def put(sifted: Sifted) -> None:
+        nonlocal at, ids, events
         hand.counts.add(sifted.counts)
         if sifted.rejects is not None:
             hand.rejects.append(sifted.rejects)
-        numbers = words = sifted.ids
+        who = words = sifted.ids
         if isinstance(sifted.ids, pa.Array):
             hand.names = hand.names or Names()
-            numbers = hand.names.number(sifted.ids, sifted.events)
-            words = hand.names.words(numbers)
-        if at + len(batch) > len(ids):  # how long a CSV file or a stream is shows only now
-            ids, events = (np.concatenate([a, np.empty(len(a) + len(batch), a.dtype)]) for a in (ids, events))
-        starts = scatter(numbers, words, sifted.events, ids, events, at, buckets)
+            who = hand.names.number(sifted.ids, sifted.events)
+            words = hand.names.words(who)
+        n = len(sifted.events)
+        if at + n > len(ids):  # how long a CSV file or a stream is shows only now
+            ids, events = (np.concatenate([a, np.empty(len(a) + n, a.dtype)]) for a in (ids, events))
+        starts = np.full(buckets + 1, at)
+        scatter_block(who, words, sifted.events, ids, events, starts)
         blocks.append(starts)
         at = int(starts[-1])
+
+    for batch in piece.batches():
+        plain = numbers(batch, reading, wanted)
+        if plain is None:
+            for sifted in sift(batch, reading, wanted):
+                put(sifted)
+            continue
+        if at + len(batch) > len(ids):
+            ids, events = (np.concatenate([a, np.empty(len(a) + len(batch), a.dtype)]) for a in (ids, events))
+        starts, rest, elsewhere = _scattered_numbers(
+            plain.ids, plain.times, plain.cells, plain.valid, plain.unit, wanted.start, wanted.length,
+            wanted.cell_table, wanted.local, ids, events, at, buckets,
+        )  # fmt: skip
+        blocks += list(starts)
+        at = int(starts[-1, -1])
+        clean = len(batch) - len(rest)
+        hand.counts.add(Counts(clean, naive=plain.guessed * clean, naive_elsewhere=plain.guessed * elsewhere))
+        if len(rest):
+            put(decided(batch.take(rest), reading, wanted))
     return ids[:at], events[:at], blocks
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Protocol
@@ -24,13 +24,23 @@ from travelcard.schema import (
     SECONDS,
     midnights,
 )
-from travelcard.sources import Batch, Reading, as_text, pieces_of
+from travelcard.sources import Batch, Reading, as_text, is_number, pieces_of
 
 __all__ = ["read_pings"]
 
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_BLOCK = 1 << 16  # rows decided at a time: what is made of them stays in the second-level cache
 _NULL_TIME, _BAD_TIME = np.iinfo(np.int64).min, np.iinfo(np.int64).min + 1
-_NULL_SUBSCRIBER, _, _, _OUTSIDE_DAY, _NULL_CELL, _BAD_POSITION, _UNKNOWN_CELL, _NO_PLACE = range(8)
+(
+    _NULL_SUBSCRIBER,
+    _NULL_TIME_REASON,
+    _BAD_TIME_REASON,
+    _OUTSIDE_DAY,
+    _NULL_CELL,
+    _BAD_POSITION,
+    _UNKNOWN_CELL,
+    _NO_PLACE,
+) = range(8)
 
 
 class Inventory(Protocol):
@@ -63,18 +73,23 @@ def _table(keys: np.ndarray, values: np.ndarray, missing: int) -> np.ndarray:
     return table
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _value(key: int, table: np.ndarray, mask: np.uint64, missing: int) -> int:
+    """The value of a key, or `missing`."""
+    h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ h >> np.uint64(32)) & mask
+    while table[2 * h + 1] != missing and table[2 * h] != key:
+        h = (h + np.uint64(1)) & mask
+    return table[2 * h + 1]
+
+
 @njit(cache=True, nogil=True)
 def _find(wanted: np.ndarray, table: np.ndarray, missing: int) -> np.ndarray:
     """The value of each wanted key, or `missing`."""
     out = np.empty(len(wanted), np.int32)
     mask = np.uint64(len(table) // 2 - 1)
     for i in range(len(wanted)):
-        key = wanted[i]
-        h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-        h = (h ^ h >> np.uint64(32)) & mask
-        while table[2 * h + 1] != missing and table[2 * h] != key:
-            h = (h + np.uint64(1)) & mask
-        out[i] = table[2 * h + 1]
+        out[i] = _value(wanted[i], table, mask, missing)
     return out
 
 
@@ -94,6 +109,7 @@ class Sieve:
     tz: str
     start: int
     length: int
+    local: int  # the second of this day at which the day begins for who takes its local times for UTC
     codes: tuple[str, ...]
     cells: pa.Array | None  # distinct ids, int64 or string
     cell_table: np.ndarray  # of integer ids: see _table
@@ -128,6 +144,7 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
         tz=tz,
         start=int(start),
         length=int(end - start),
+        local=int(np.datetime64(day, "s").astype(np.int64) - start),
         codes=codes,
         cells=ids,
         cell_table=table,
@@ -192,7 +209,7 @@ def _by_position(lat: np.ndarray, lon: np.ndarray, accuracy: np.ndarray | None, 
 
 def _by_plmn(plmn: pa.Array, sieve: Sieve) -> np.ndarray:
     """Locations of roaming pings: the country of the first three digits; always inner; a null is `null_cell`."""
-    encoded = pc.dictionary_encode(plmn, null_encoding="encode")
+    encoded = pc.dictionary_encode(as_text(plmn), null_encoding="encode")
     meaning = [
         _reason(_NULL_CELL) if text is None else sieve.countries.get(text[:3], -1) * 2 + 1
         for text in encoded.dictionary.to_pylist()
@@ -256,24 +273,23 @@ def _iso_seconds(text: pl.Series, timezone: str) -> pl.Series:
     return parts.select(seconds.alias("time"))["time"]
 
 
-def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, np.ndarray | None]:
-    """A time column as (int64, units a second, naive local seconds or None); `_NULL_TIME` and `_BAD_TIME` stand apart.
+def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, bool]:
+    """A time column as (int64, units a second, whether UTC is a guess); `_NULL_TIME` and `_BAD_TIME` stand apart.
 
-    The naive seconds are there only where no time zone was named, for `refuse_misread`.
+    UTC is a guess where times have no offset and no time zone was named: `refuse_misread` looks at them.
     """
-    naive = None
+    guessed = False
     if pa.types.is_timestamp(array.type):
         unit = _UNITS[array.type.unit]
         if array.type.tz is None:
-            series = pl.Series(array).cast(pl.Datetime("us"))
-            if reading.timezone is None:
-                naive = series.dt.epoch("s").fill_null(_NULL_TIME).to_numpy()
-            elif reading.timezone != "UTC":
+            guessed = reading.timezone is None
+            if reading.timezone not in (None, "UTC"):
+                series = pl.Series(array).cast(pl.Datetime("us"))
                 there = series.dt.replace_time_zone(reading.timezone, ambiguous="earliest", non_existent="null")
                 seconds = there.dt.epoch("s").fill_null(_BAD_TIME).to_numpy()
-                return np.where(series.is_null().to_numpy(), _NULL_TIME, seconds), 1, None
+                return np.where(series.is_null().to_numpy(), _NULL_TIME, seconds), 1, False
         units = array.cast(pa.int64())
-        return (pc.fill_null(units, _NULL_TIME) if units.null_count else units).to_numpy(), unit, naive
+        return (pc.fill_null(units, _NULL_TIME) if units.null_count else units).to_numpy(), unit, guessed
     if pa.types.is_integer(array.type) or reading.time_unit is not None:
         if reading.time_unit is None:
             raise InputError('the time column holds integers: say their unit, time_unit = "s", "ms" or "us"')
@@ -282,12 +298,48 @@ def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, np.ndarr
     else:
         text = pl.Series(array)
         values, unit = _iso_seconds(text, reading.timezone or "UTC"), 1
-        if reading.timezone is None and not text.str.contains(r"([Zz]|[+-]\d{2}(:?\d{2})?)$").any():
-            naive = values.fill_null(_NULL_TIME).to_numpy()
+        guessed = reading.timezone is None and not text.str.contains(r"([Zz]|[+-]\d{2}(:?\d{2})?)$").any()
     out = values.fill_null(_BAD_TIME).to_numpy()
     if array.null_count:
         out = np.where(array.is_null().to_numpy(zero_copy_only=False), _NULL_TIME, out)
-    return out, unit, naive
+    return out, unit, guessed
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _event(since: np.uint64, unit: int, location: int) -> np.uint32:
+    """A clean ping's event, from the units since the day began."""
+    if unit == 1_000_000:  # each division is by a constant: a division by a variable costs 8 ns
+        second = since // np.uint64(1_000_000)
+    elif unit == 1:
+        second = since
+    elif unit == 1_000:
+        second = since // np.uint64(1_000)
+    else:
+        second = since // np.uint64(1_000_000_000)
+    return np.uint32(second) << np.uint32(SECOND_SHIFT) | np.uint32(location)
+
+
+@njit(cache=True, nogil=True)
+def plain_events(ids, times, cells, valid, unit, start, length, table, events, rest):
+    """Write the events of the pings that are plainly clean; returns how many rows are left over, listed in `rest`.
+
+    `valid` is a bitmap, one bit a row, of the rows without a null. What is left over gets REJECTED for now.
+    """
+    missing = -1 - _UNKNOWN_CELL
+    n = 0
+    begin, span = start * unit, np.uint64(length * unit)
+    mask = np.uint64(len(table) // 2 - 1)
+    for i in range(len(ids)):
+        since = np.uint64(times[i] - begin)  # wraps round for what lies before the day
+        location = _value(cells[i], table, mask, missing)
+        whole = valid[i >> 3] >> (i & 7) & 1
+        if whole and ids[i] >= 0 and since < span and cells[i] >= 0 and location >= 0:
+            events[i] = _event(since, unit, location)
+        else:
+            events[i] = REJECTED
+            rest[n] = i
+            n += 1
+    return n
 
 
 @njit(cache=True, nogil=True)
@@ -297,18 +349,7 @@ def _events(ids, times, unit, start, length, locations):
     counts = np.zeros(8, np.int64)
     begin, span = start * unit, np.uint64(length * unit)
     for i in range(len(ids)):
-        since = np.uint64(times[i] - begin)  # wraps round for what lies before the day
-        if ids[i] >= 0 and since < span and locations[i] >= 0 and times[i] > _BAD_TIME:
-            if unit == 1_000_000:  # each division is by a constant: a division by a variable costs 8 ns
-                second = since // np.uint64(1_000_000)
-            elif unit == 1:
-                second = since
-            elif unit == 1_000:
-                second = since // np.uint64(1_000)
-            else:
-                second = since // np.uint64(1_000_000_000)
-            events[i] = np.uint32(second) << np.uint32(SECOND_SHIFT) | np.uint32(locations[i])
-            continue
+        since = np.uint64(times[i] - begin)
         if ids[i] < 0:
             reason = 0
         elif times[i] == _NULL_TIME:
@@ -317,11 +358,24 @@ def _events(ids, times, unit, start, length, locations):
             reason = 2
         elif since >= span:
             reason = 3
-        else:
+        elif locations[i] < 0:
             reason = -1 - locations[i]
+        else:
+            events[i] = _event(since, unit, locations[i])
+            continue
         counts[reason] += 1
         events[i] = np.uint32(REJECTED + reason)
     return events, counts
+
+
+@njit(cache=True, nogil=True)
+def _on_day(times, unit, first):
+    """(times that could be read, those of them in the 24 hours from second `first`)."""
+    some = inside = 0
+    for time in times:
+        some += time > _BAD_TIME
+        inside += np.uint64(time - first * unit) < np.uint64(86_400 * unit)
+    return some, inside
 
 
 # ---------------------------------------------------------------------------------------------------- sifting
@@ -361,37 +415,86 @@ class Sifted:
     counts: Counts
 
 
-def sift(batch: Batch, reading: Reading, sieve: Sieve) -> Sifted:
-    """Decide every row of a batch: a clean ping's event, or REJECTED + the index of the first reason that applies."""
-    subscriber = batch.columns["subscriber"]
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """A batch whose subscribers, times and cells are all numbers, as `plain_events` takes it: int64, and a bitmap."""
+
+    ids: np.ndarray
+    times: np.ndarray
+    cells: np.ndarray
+    valid: np.ndarray
+    unit: int
+    guessed: bool  # times were taken for UTC without being told
+
+
+def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
+    """The batch as numbers, or None where something in it is none: text, or local times."""
+    if not batch.numeric or "cell" not in batch.columns or not len(sieve.cell_table):
+        return None
+    columns = [batch.columns[name] for name in ("subscriber", "time", "cell")]
+    time = columns[1].type
+    local = pa.types.is_timestamp(time) and time.tz is None and reading.timezone not in (None, "UTC")
+    if local or not all(pa.types.is_integer(c.type) or pa.types.is_timestamp(c.type) for c in columns):
+        return None
+    valid = pc.and_(pc.and_(columns[0].is_valid(), columns[1].is_valid()), columns[2].is_valid())
+    if valid.offset % 8:
+        valid = pa.concat_arrays([valid, pa.array([], pa.bool_())])  # a copy, from bit 0 on
+    bits = np.frombuffer(valid.buffers()[1], np.uint8)[valid.offset // 8 :]
+    unit = _UNITS[time.unit if pa.types.is_timestamp(time) else reading.time_unit or ""]
+    guessed = pa.types.is_timestamp(time) and time.tz is None and reading.timezone is None
+    ids, times, cells = map(_raw, columns)
+    return Numbers(ids, times, cells, bits, unit, guessed)
+
+
+def _raw(array: pa.Array) -> np.ndarray:
+    """A column of integers or timestamps as int64, whatever under nulls; too large a number comes out below zero."""
+    if array.type.bit_width == 64:
+        return np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array)]
+    return np.asarray(pc.fill_null(array, 0).to_numpy().astype(np.int64))
+
+
+def sift(batch: Batch, reading: Reading, sieve: Sieve) -> Iterator[Sifted]:
+    """Decide every row of a batch: a clean ping's event, or REJECTED + the index of the first reason that applies.
+
+    A batch comes back in blocks, in order.
+    """
+    for block in batch.blocks(_BLOCK):
+        yield decided(block, reading, sieve)
+
+
+def decided(batch: Batch, reading: Reading, sieve: Sieve) -> Sifted:
+    """`sift` for some rows at once."""
+    columns = {
+        name: column if name == "subscriber" or is_number(column.type) else as_text(column)
+        for name, column in batch.columns.items()
+    }
+    ids: np.ndarray | pa.Array
     if batch.numeric:
-        ids, whole = _integers(subscriber)
+        ids, whole = _integers(columns["subscriber"])
         usable = ids = ids if whole.all() else np.where(whole, ids, -1)
     else:
-        ids = as_text(subscriber)
+        ids = as_text(columns["subscriber"])
         usable = np.where(ids.is_valid().to_numpy(zero_copy_only=False), 0, -1)
-    times, unit, naive = _times(batch.columns["time"], reading)
-    locations, by_position = _locations(batch.columns, len(batch), sieve)
+    times, unit, guessed = _times(columns["time"], reading)
+    locations, by_position = _locations(columns, len(batch), sieve)
     events, rejected = _events(usable, times, unit, sieve.start, sieve.length, locations)
     counts = Counts(read=len(batch), rejected=rejected)
     if by_position is not None:
-        _count_swapped(counts, batch, by_position, locations, sieve)
-    if naive is not None:
-        valid = naive[naive > _BAD_TIME]
-        local = int(np.datetime64(sieve.day, "s").astype(np.int64))
-        counts.naive = len(valid)
-        counts.naive_elsewhere = int(((valid >= local) & (valid < local + 86400)).sum())
-    rejects = _rejects(batch, events) if rejected.any() else None
-    return Sifted(ids, events, rejects, counts)
+        _count_swapped(counts, columns, by_position, locations, sieve)
+    if guessed:
+        counts.naive, counts.naive_elsewhere = _on_day(times, unit, sieve.start + sieve.local)
+    return Sifted(ids, events, _rejects(batch, events) if rejected.any() else None, counts)
 
 
-def _count_swapped(counts: Counts, batch: Batch, rows: np.ndarray, locations: np.ndarray, sieve: Sieve) -> None:
+def _count_swapped(
+    counts: Counts, columns: Mapping[str, pa.Array], rows: np.ndarray, locations: np.ndarray, sieve: Sieve
+) -> None:
     """How many positions were found, and how many of the others would be with latitude and longitude swapped."""
     found = locations >= 0
     lost = rows & ~found
     counts.positions, counts.located = int(rows.sum()), int((rows & found).sum())
-    if "lat" in batch.columns and "lon" in batch.columns and lost.any():
-        lat, lon = _floats(batch.columns["lon"])[lost], _floats(batch.columns["lat"])[lost]
+    if "lat" in columns and "lon" in columns and lost.any():
+        lat, lon = _floats(columns["lon"])[lost], _floats(columns["lat"])[lost]
         counts.located_swapped = int((_by_position(lat, lon, None, sieve) >= 0).sum())
 
 
@@ -399,31 +502,21 @@ def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
     """The rejected rows of a batch: reason, file, row and the offending value as text; never the subscriber."""
     rows = np.flatnonzero(events >= REJECTED)
     reason = (events[rows] - np.uint32(REJECTED)).astype(np.int8)
-    text = {
-        name: as_text(array.take(pa.array(rows))).to_pylist()
-        for name, array in batch.columns.items()
-        if name != "subscriber"
-    }
-
-    def value(i: int, why: int) -> str | None:
-        if why in (_NULL_SUBSCRIBER, 1, _NULL_CELL):
-            return None
-        if why in (2, _OUTSIDE_DAY):
-            return text["time"][i]
-        kinds = [text.get("cell", [None] * len(rows))[i]]
-        if "lat" in text or "lon" in text:
-            lat, lon, accuracy = (text[c][i] if c in text else None for c in ("lat", "lon", "accuracy"))
-            given = f"{lat or ''},{lon or ''}" + (f",{accuracy}" if accuracy else "")
-            kinds.append(given if lat or lon else None)
-        kinds.append(text.get("plmn", [None] * len(rows))[i])
-        return next((kind for kind in kinds if kind), None)
-
+    none = pa.nulls(len(rows), pa.string())
+    text = {name: as_text(column) for name, column in batch.take(rows).columns.items() if name != "subscriber"}
+    lat, lon, accuracy = (pc.fill_null(text.get(name, none), "") for name in ("lat", "lon", "accuracy"))
+    with_accuracy = pc.if_else(pc.equal(accuracy, ""), "", pc.binary_join_element_wise("", accuracy, ","))
+    position = pc.binary_join_element_wise(pc.binary_join_element_wise(lat, lon, ","), with_accuracy, "")
+    position = pc.if_else(pc.and_(pc.equal(lat, ""), pc.equal(lon, "")), None, position)
+    where = pc.coalesce(text.get("cell", none), position, text.get("plmn", none))
+    value = pc.if_else(pa.array(np.isin(reason, (_BAD_TIME_REASON, _OUTSIDE_DAY))), text["time"], where)
+    nothing = pa.array(np.isin(reason, (_NULL_SUBSCRIBER, _NULL_TIME_REASON, _NULL_CELL)))
     return pa.Table.from_arrays(
         [
-            pa.array(np.array(REASONS, object)[reason], pa.string()),
-            pa.array([batch.file] * len(rows), pa.string()),
-            pa.array(rows + batch.row, pa.int64()),
-            pa.array([value(i, int(why)) for i, why in enumerate(reason)], pa.string()),
+            pa.array(REASONS).take(pa.array(reason)),
+            pa.array([batch.file]).take(pa.array(np.zeros(len(rows), np.int8))),
+            pa.array((rows if batch.at is None else batch.at[rows].astype(np.int64)) + batch.row),
+            pc.if_else(nothing, None, value),
         ],
         schema=REJECTS.arrow(),
     )
@@ -510,8 +603,7 @@ def read_pings(
     names = pa.array(wanted.codes)
     counts, clean, rejected = Counts(), [], [REJECTS.arrow().empty_table()]
     for piece in pieces:
-        for batch in piece.batches():
-            done = sift(batch, reading, wanted)
+        for done in (part for batch in piece.batches() for part in sift(batch, reading, wanted)):
             counts.add(done.counts)
             if done.rejects is not None:
                 rejected.append(done.rejects)

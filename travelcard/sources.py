@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +19,7 @@ import pyarrow.parquet as pq
 from travelcard.errors import InputError
 from travelcard.schema import Column, Table, decoded, zone
 
-__all__ = ["Batch", "Piece", "Reading", "as_text", "pieces_of"]
+__all__ = ["Batch", "Piece", "Reading", "as_text", "is_number", "pieces_of"]
 
 _ID = ("integer", "string")
 _NUMBER = ("float", "integer", "string")
@@ -37,9 +38,6 @@ _INPUT = Table(
 # Cell before position before plmn (DESIGN 3.1). A column that is not named is read under its own name, unless it would
 # come before one that is: who names lat and lon wants positions, whatever else the file has.
 _KINDS = {"cell": 0, "lat": 1, "lon": 1, "accuracy": 1, "plmn": 2}
-_BLOCK = 1 << 16  # rows sifted at a time: what is made of them stays in the second-level cache
-
-
 _PIECE = 1 << 22  # rows: a larger row group is decoded in several goes, so that memory stays bounded
 
 
@@ -65,12 +63,36 @@ class Batch:
     """Some rows of one source: the columns under travelcard's names, where they stand in it, what subscribers are."""
 
     file: str
-    row: int
     columns: Mapping[str, pa.Array]
     numeric: bool  # subscribers are whole numbers, also where the column is text
+    row: int  # where in the source the first row stands, from 0
+    at: np.ndarray | None = None  # where each row stands, counted from `row`; None = one after the other
 
     def __len__(self) -> int:
         return len(self.columns["subscriber"])
+
+    def blocks(self, length: int) -> Iterator[Batch]:
+        """The same rows, `length` at a time."""
+        for start in range(0, len(self), length):
+            columns = {name: column.slice(start, length) for name, column in self.columns.items()}
+            at = None if self.at is None else self.at[start : start + length]
+            yield Batch(self.file, columns, self.numeric, self.row + (start if at is None else 0), at)
+
+    def take(self, rows: np.ndarray) -> Batch:
+        """Some rows, by their places in this batch."""
+        columns = {name: _taken(column, rows) for name, column in self.columns.items()}
+        return Batch(self.file, columns, self.numeric, self.row, rows if self.at is None else self.at[rows])
+
+
+def _taken(column: pa.Array, rows: np.ndarray) -> pa.Array:
+    if pa.types.is_string_view(column.type):  # as Polars writes text, and Arrow cannot take from
+        return pl.Series(column)[rows].to_arrow().cast(pa.string())
+    return column.take(pa.array(rows))
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether a column holds numbers or times, and not text."""
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind))
 
 
 def as_text(array: pa.Array) -> pa.Array:
@@ -113,19 +135,8 @@ def _batch(file: str, row: int, table: pa.Table | pa.RecordBatch, chosen: Mappin
     columns = {}
     for name, source in chosen.items():
         column = table.column(source)
-        array = decoded(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
-        if not (
-            pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_timestamp(array.type)
-        ):
-            array = as_text(array)
-        columns[name] = array
-    return Batch(file, row, columns, numeric)
-
-
-def _blocks(batch: Batch) -> Iterator[Batch]:
-    """A batch in pieces that stay in the cache while they are sifted."""
-    for a in range(0, len(batch), _BLOCK):
-        yield Batch(batch.file, batch.row + a, {n: c.slice(a, _BLOCK) for n, c in batch.columns.items()}, batch.numeric)
+        columns[name] = decoded(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+    return Batch(file, columns, numeric, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +169,10 @@ def _parquet_pieces(path: Path, reading: Reading) -> list[Piece]:
     def read(first: int, rows: int) -> Callable[[], Iterator[Batch]]:
         def batches() -> Iterator[Batch]:
             try:
-                table = scan.slice(first, rows).collect().to_arrow()
+                table = scan.slice(first, rows).collect().to_arrow(compat_level=pl.CompatLevel.newest())
             except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
                 raise _broken(path, error) from error
-            yield from _blocks(_batch(str(path), first, table, chosen, numeric))
+            yield _batch(str(path), first, table, chosen, numeric)
 
         return batches
 
@@ -200,7 +211,7 @@ def _csv_pieces(path: Path, reading: Reading) -> list[Piece]:
         try:
             with reader(header) as parts:
                 for part in parts:
-                    yield from _blocks(_batch(str(path), row, part, chosen, numeric))
+                    yield _batch(str(path), row, part, chosen, numeric)
                     row += len(part)
         except (pa.ArrowInvalid, OSError) as error:
             raise _broken(path, error) from error
@@ -220,7 +231,7 @@ def _table_pieces(source: Any, reading: Reading) -> list[Piece]:
     def batches() -> Iterator[Batch]:
         row = 0
         for part in stream:
-            yield from _blocks(_batch("table", row, part, chosen, numeric))
+            yield _batch("table", row, part, chosen, numeric)
             row += len(part)
 
     return [Piece("table", 0, numeric, batches)]
