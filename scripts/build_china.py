@@ -113,6 +113,7 @@ def countries() -> None:
     if len(rows) != 249:
         raise SystemExit(f"{len(rows)} codes, ISO 3166-1 has 249: look at the codes left out")
     rows["XKX"] = (zh["XK"], en["XK"])  # user-assigned; the MCC 221 is Kosovo's
+    rows["ARE"] = ("阿联酋", rows["ARE"][1])  # as the list of the 41 has it; CLDR has the long form
     rows |= {code: (name, ENGLISH_REGION[code]) for code, name in ABROAD.values()}
     table = pl.DataFrame([(c, *rows[c]) for c in sorted(rows)], schema=["alpha3", "zh", "en"], orient="row")
     table.write_csv(DATA / "countries.csv")

@@ -63,7 +63,7 @@ def held(*rows):
 def one(*rows, policy=CARD, risk=NOTHING, as_of=AS_OF, made=None, **more):
     """The single card of some visits of one subscriber."""
     made_cards = cards(frame(*rows), as_of=as_of, policy=policy, risk=risk, **more)
-    return Card.of(made_cards.row(0, named=True), as_of=as_of, policy=policy, made=made)
+    return Card.of(made_cards.row(0, named=True), as_of=as_of, policy=policy, **(made or {}))
 
 
 def rules(card):
@@ -659,7 +659,10 @@ def test_places_abroad_are_transit_before_the_policy_lists_them():
         assert words in explain(card, stays, visits).text()
 
 
-def test_another_cards_visits_are_refused():
+def test_stays_that_are_no_longer_those_of_the_card_make_it_stale():
     told = explained(CARD)
-    with pytest.raises(InputError, match=r"not those of the card of 184\*\*\*\*6428"):
-        explain(told.card, DAYS, frame(visit(NUMBER, "500000")))
+    assert not told.stale
+    changed = explain(told.card, DAYS, frame(visit(NUMBER, "500000")))
+    assert changed.stale
+    assert changed.as_dict()["stale"]
+    assert "travelcard cards" in changed.text("en")

@@ -121,6 +121,7 @@ def refused(folder: Path, call, *words: str, command=("run", DAY), code=1) -> No
     assert err.startswith("refused: " if code == 1 else "usage: ")
     assert all(word in err for word in words), err
     assert "Traceback" not in err
+    assert err.count("\n") == 1, "said in one line"
     assert Store(folder / "store").days("stays") == []
 
 
@@ -168,7 +169,7 @@ def test_ids_read_as_floats(folder, call):
 
 def test_unknown_cells(folder, call):
     pings(folder, cell=pl.col("cell") + 1_000_000_007)
-    refused(folder, call, "unknown_cell", "limit 50%", "nothing published")
+    refused(folder, call, "unknown_cell", "limit 50 %", "nothing published")
 
 
 def test_a_time_zone_missing(folder, call):
@@ -224,10 +225,78 @@ def test_a_policy_that_does_not_exist_and_a_date_without_one(folder, call):
 
 def test_no_risk_list_in_force(folder, call):
     edit(folder, 'path = "risk/{day}.csv"', 'path = "lists/{day}.csv"')
-    code, out, err = call("run", DAY)
+    refused(folder, call, "no risk list is in force on 2022-03-15")  # before a ping is read
+
+
+def test_a_wrong_policy_is_refused_before_a_ping_is_read(folder, call):
+    refused(folder, call, "no preset 'card-2023'", command=("run", DAY, "--policy", "card-2023"))
+    refused(folder, call, "no day after it", command=("run", "9999-12-31"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("13800001234",),
+        ("card", "7", "13800001234"),
+        ("card", "7", "--as-of", "13800001234"),
+        ("card", "--13800001234"),
+        ("cards", "13800001234"),
+        ("cards", AS_OF, "--policy", "13800001234"),
+        ("card", "7", "--language", "13800001234"),
+    ],
+)
+def test_a_number_in_the_wrong_place_is_masked(folder, call, command):
+    code, _, err = call(*command)  # which looks for numbers in what is printed
+    assert code in (1, 2)
+    assert "138****1234" in err
+
+
+def test_what_of_a_risk_list_names_no_place_is_reported(folder, call):
+    rows = [{"province": "湖北省", "city": "襄樊市", "county": "", "area_name": "", "communitys": []}]
+    listed = {"data": {"end_update_time": "2022-03-15 9时", "highlist": rows}}
+    (folder / "2022-03-15.json").write_text(json.dumps(listed))
+    edit(folder, 'path = "risk/{day}.csv"', 'path = "{day}.json"')
+    _, out, _ = call("run", DAY)
+    assert json.loads(out.splitlines()[1])["risk_unmatched"] == ["high: 湖北省 襄樊市 (1)"]
+
+
+def test_output_that_cannot_be_written(folder):
+    """A reader that has enough, a full disk, a locale without Chinese: each as a process."""
+    command = f"{sys.executable} -m travelcard"
+    subprocess.run(f"{command} run {DAY} > out", shell=True, check=True)
+    number = pl.read_parquet("truth/people.parquet")["subscriber"][0]
+    for line, code, words in (
+        (f"{command} explain {number} --json | head -1", 0, ""),
+        (f"{command} card {number} > /dev/full", 1, "refused: the output cannot be written"),
+        (f"LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 {command} card {number} > out", 0, ""),
+    ):
+        done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr[:37]) == (code, words)
+
+
+def test_files_that_are_none(folder, call):
+    (folder / "none.parquet").write_text("none")
+    edit(folder, 'path = "cells.parquet"', 'path = "none.parquet"')
+    refused(folder, call, "none.parquet", "cannot be read")
+    edit(folder, '[policy]\npreset = "dated"', '[policy]\npreset = "dated"\n[statuses]\npath = "none.parquet"')
+    refused(folder, call, "none.parquet", "cannot be read")
+
+
+def test_a_store_that_is_none_or_damaged(folder, call, monkeypatch):
+    code, _, err = call("card", "7")
+    assert (code, "holds nothing yet" in err) == (1, True)
+    assert call("run", DAY)[0] == 0
+    number = str(pl.read_parquet("truth/people.parquet")["subscriber"][0])
+    for path in (folder / "store" / "cards").rglob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:-100])
+    code, out, err = call("card", number)
+    assert (code, out) == (1, "")
+    assert "damaged" in err
+    pl.DataFrame({"a": [1]}).write_delta("other/stays")
+    monkeypatch.setenv("TRAVELCARD_STORE", "other")
+    code, _, err = call("card", "7")
     assert code == 1
-    assert json.loads(out)["step"] == "stays"  # the first half stands; the second is refused
-    assert "no risk list is in force on 2022-03-15" in err
+    assert "travelcard did not make" in err
 
 
 @pytest.mark.parametrize("command", [("run", "yesterday"), ("run",), ("card",), ("run", DAY, "--wrong"), ("nonsense",)])

@@ -174,7 +174,7 @@ def rows(n: int = 4, **columns) -> pl.DataFrame:
 
 def test_a_day_of_which_most_is_rejected_is_refused_and_nothing_is_there(tmp_path):
     store = Store(tmp_path / "store")
-    with pytest.raises(GateError, match=r"3 of 4 pings are rejected \(75% no_place; limit 50%\)"):
+    with pytest.raises(GateError, match=r"3 of 4 pings are rejected \(75 % no_place; limit 50 %\)"):
         run_stays(store, day=DAYS[1], pings=rows(plmn=pl.Series(["44010", "46000", "46000", "99999"])))
     assert not store.exists
     assert not list(tmp_path.iterdir())

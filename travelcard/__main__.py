@@ -20,14 +20,22 @@ class _WithoutPandas:
 
 def command() -> None:
     """Run the command line with what only a process of our own may be given."""
-    sys.meta_path.insert(0, _WithoutPandas)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _WithoutPandas)
     # Polars gives the pages of each decoded row group back to the system, and the next one faults them in again.
     os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")
     gc.disable()  # a command makes few objects and ends soon; walking the imported ones again and again took 0.2 s
 
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # cards are Chinese, and cron's locale is C
+
     from travelcard.cli import main  # noqa: PLC0415  after the settings
 
-    main()
+    try:
+        main()
+    except OSError as error:  # of the output: an error of any other file has become a refusal that names it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more is written at exit
+        full = not isinstance(error, BrokenPipeError)  # `| head`: who reads has enough
+        sys.exit(f"refused: the output cannot be written: {error}" if full else 1)
 
 
 if __name__ == "__main__":

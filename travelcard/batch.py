@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from numba import njit
 
-from travelcard.cards import cards
+from travelcard.buckets import PING, Arena, gather, ranked
+from travelcard.cards import cards, check_risk
 from travelcard.errors import GateError, InputError
 from travelcard.ingest import (
     Counts,
@@ -29,7 +29,6 @@ from travelcard.ingest import (
     Sifted,
     decided,
     numbers,
-    plain_events,
     refuse_misread,
     sieve,
     sift,
@@ -37,9 +36,9 @@ from travelcard.ingest import (
 from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk
-from travelcard.schema import CARDS, REJECTS, RUNS, SECOND_SHIFT, STATUSES, STAYS, bucket_of
+from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, bucket_of
 from travelcard.sources import Piece, Reading, pieces_of
-from travelcard.stays import Names, Room, id_codes, lay, number, pages, scatter_block, stays_of_bucket, stays_table
+from travelcard.stays import Room, id_codes, lay, number, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import visits_of_sorted, window_of, without_corrected
 
@@ -47,7 +46,8 @@ __all__ = ["run"]
 
 Report = Callable[[dict[str, Any]], None]
 Progress = Callable[[str, int, int], None]
-BLOCK = 1 << 16  # rows scattered at a time: they stay in the second-level cache from decision to bucket
+MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
+ARENA_SHARE = 0.5  # of them for pings by bucket; the rest is decoded row groups, the kernel's scratch, and Python
 MAX_REJECTED = 0.5  # the share of rejected pings above which a day is refused: something is wrong with its input
 
 
@@ -75,155 +75,60 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 
 @dataclass(slots=True, eq=False)
 class _Hand:
-    """What one thread has met while reading: rejects, counts, and text subscribers under numbers of its own."""
+    """What one thread has met while reading."""
 
+    arena: Arena
     rejects: list[pa.Table] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
-    names: Names | None = None
 
+    def read(self, piece: Piece, number: int, reading: Reading, wanted: Sieve) -> None:
+        """Sift a piece of the input and put its clean pings into buckets."""
+        for batch in piece.batches():
+            plain = numbers(batch, reading, wanted)
+            if plain is None:
+                for sifted in sift(batch, reading, wanted):
+                    self._take(sifted, number)
+                continue
+            rest, elsewhere = self.arena.put_numbers(plain, wanted, number)
+            clean = len(batch) - len(rest)
+            self.counts.add(Counts(clean, naive=plain.guessed * clean, naive_elsewhere=plain.guessed * elsewhere))
+            if len(rest):
+                self._take(decided(batch.take(rest), reading, wanted), number)
 
-@dataclass(slots=True)
-class _Scattered:
-    """A day's clean pings, in blocks of rows grouped by bucket, in the order of the input.
-
-    That order is nearly the order of time, which is why the kernel's sort is short. `starts` has a row for each block:
-    where its buckets start, and its end. `owners` says whose numbers the ids of a block are, when they are text.
-    """
-
-    ids: np.ndarray
-    events: np.ndarray
-    starts: np.ndarray
-    owners: list[_Hand]
-
-
-@njit(cache=True, nogil=True)
-def _scattered_numbers(ids, times, cells, valid, unit, start, length, table, local, out_ids, out_events, at, buckets):
-    """Decide a batch of numbers and scatter its plainly clean pings, a block that stays in the cache at a time.
-
-    Returns (where the buckets of each block start, the rows left over, clean pings on the day as local times).
-    """
-    starts = np.empty(((len(ids) + BLOCK - 1) // BLOCK, buckets + 1), np.int64)
-    events = np.empty(BLOCK, np.uint32)
-    rest = np.empty(len(ids), np.int32)
-    n = elsewhere = 0
-    for block in range(len(starts)):
-        a = block * BLOCK
-        b = min(len(ids), a + BLOCK)
-        mine = events[: b - a]
-        more = plain_events(
-            ids[a:b], times[a:b], cells[a:b], valid[a // 8 :], unit, start, length, table, mine, rest[n:]
-        )
-        rest[n : n + more] += a
-        n += more
-        for event in mine:
-            elsewhere += local <= np.int64(event >> SECOND_SHIFT) < local + 86_400
-        starts[block, 0] = at
-        scatter_block(ids[a:b], ids[a:b], mine, out_ids, out_events, starts[block])
-        at = starts[block, buckets]
-    return starts, rest[:n].copy(), elsewhere
+    def _take(self, sifted: Sifted, number: int) -> None:
+        self.counts.add(sifted.counts)
+        if sifted.rejects is not None:
+            self.rejects.append(sifted.rejects)
+        self.arena.put(sifted, number)
 
 
 def _read(
-    piece: Piece, hand: _Hand, reading: Reading, wanted: Sieve, buckets: int, room: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    """Sift a piece of the input and scatter its clean pings into buckets: (ids, events, starts of the blocks)."""
-    ids, events = room
-    at, blocks = 0, []
-
-    def put(sifted: Sifted) -> None:
-        nonlocal at, ids, events
-        hand.counts.add(sifted.counts)
-        if sifted.rejects is not None:
-            hand.rejects.append(sifted.rejects)
-        who = words = sifted.ids
-        if isinstance(sifted.ids, pa.Array):
-            hand.names = hand.names or Names()
-            who = hand.names.number(sifted.ids, sifted.events)
-            words = hand.names.words(who)
-        n = len(sifted.events)
-        if at + n > len(ids):  # how long a CSV file or a stream is shows only now
-            ids, events = (np.concatenate([a, np.empty(len(a) + n, a.dtype)]) for a in (ids, events))
-        starts = np.full(buckets + 1, at)
-        scatter_block(who, words, sifted.events, ids, events, starts)
-        blocks.append(starts)
-        at = int(starts[-1])
-
-    for batch in piece.batches():
-        plain = numbers(batch, reading, wanted)
-        if plain is None:
-            for sifted in sift(batch, reading, wanted):
-                put(sifted)
-            continue
-        if at + len(batch) > len(ids):
-            ids, events = (np.concatenate([a, np.empty(len(a) + len(batch), a.dtype)]) for a in (ids, events))
-        starts, rest, elsewhere = _scattered_numbers(
-            plain.ids, plain.times, plain.cells, plain.valid, plain.unit, wanted.start, wanted.length,
-            wanted.cell_table, wanted.local, ids, events, at, buckets,
-        )  # fmt: skip
-        blocks += list(starts)
-        at = int(starts[-1, -1])
-        clean = len(batch) - len(rest)
-        hand.counts.add(Counts(clean, naive=plain.guessed * clean, naive_elsewhere=plain.guessed * elsewhere))
-        if len(rest):
-            put(decided(batch.take(rest), reading, wanted))
-    return ids[:at], events[:at], blocks
-
-
-def _scattered(
-    pieces: Sequence[Piece], reading: Reading, wanted: Sieve, buckets: int, progress: Progress
-) -> tuple[_Scattered, list[_Hand]]:
-    """Every piece read, each by one thread with that thread's hand, into one pair of arrays for the whole day."""
+    pieces: Sequence[Piece], reading: Reading, wanted: Sieve, store: Store, memory: int, progress: Progress
+) -> list[_Hand]:
+    """Every piece read, each by one thread with that thread's hand."""
+    known = sum(piece.rows for piece in pieces) if all(piece.rows for piece in pieces) else memory
+    rows = min(known, int(memory * ARENA_SHARE) // (PING * threads_here()))
     hands: list[_Hand] = []
     free: list[_Hand] = []
     lock = Lock()
-    offsets = np.cumsum([0, *(piece.rows for piece in pieces)])
-    ids, events = pages(int(offsets[-1]), np.int64), pages(int(offsets[-1]), np.uint32)
-    done = 0
 
-    def task(piece: Piece, start: int) -> tuple[_Hand, tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:
+    def task(number: int, piece: Piece) -> int:
         with lock:
             if not free:
-                hands.append(_Hand())
+                hands.append(_Hand(Arena(store.layout.buckets, rows, store.scratch)))
                 free.append(hands[-1])
             hand = free.pop()
-        room = ids[start : start + piece.rows], events[start : start + piece.rows]
-        result = _read(piece, hand, reading, wanted, buckets, room)
+        hand.read(piece, number, reading, wanted)
         with lock:
             free.append(hand)
-        return hand, result
+        return piece.rows
 
-    blocks, owners, loose = [], [], []
-    end = int(offsets[-1])
+    done, total = 0, sum(piece.rows for piece in pieces)
     with _pool() as pool:
-        for piece, start, (hand, (own_ids, own_events, starts)) in zip(
-            pieces, offsets, pool.map(task, pieces, offsets), strict=False
-        ):
-            first = start
-            if not piece.rows:  # was of unknown length: its arrays are its own, and go behind all others
-                loose.append((own_ids, own_events))
-                first, end = end, end + len(own_ids)
-            blocks += [block + first for block in starts]
-            owners += [hand] * len(starts)
-            done += piece.rows
-            progress("read", done, int(offsets[-1]))
-    if loose:
-        ids = np.concatenate([ids, *(pair[0] for pair in loose)])
-        events = np.concatenate([events, *(pair[1] for pair in loose)])
-    return _Scattered(ids, events, np.array(blocks).reshape(-1, buckets + 1), owners), hands
-
-
-def _ranked(day: _Scattered, hands: Sequence[_Hand]) -> pa.Array | None:
-    """Give text subscribers, in place of each thread's own numbers, their rank among all; the names in that order."""
-    named = {id(hand): hand.names for hand in hands if hand.names is not None}
-    if not named:
-        return None
-    every = next(iter(named.values()))
-    ranks = {hand: every.number(names.texts(), np.zeros(len(names), np.uint32)) for hand, names in named.items()}
-    order, rank = every.ranked()
-    for starts, owner in zip(day.starts, day.owners, strict=True):
-        block = day.ids[starts[0] : starts[-1]]
-        block[:] = rank[ranks[id(owner)][block]]
-    return order
+        for more in pool.map(task, range(len(pieces)), pieces):
+            done += more
+            progress("read", done, total)
+    return hands
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +153,7 @@ def run_stays(
     places: Places | None = None,
     reading: Reading | None = None,
     max_rejected: float = MAX_REJECTED,
+    memory: int = MEMORY,
     progress: Progress = _quiet,
 ) -> Step:
     """The first half of a night: one day's pings to that day's stays and rejects, in one transaction each.
@@ -263,21 +169,21 @@ def run_stays(
     numeric = {piece.numeric for piece in pieces}
     if len(numeric) > 1:
         raise InputError(f"{day}: some files have integer subscribers and some have text: set subscriber_type")
-    scattered, hands = _scattered(pieces, reading, wanted, layout.buckets, progress)
+    hands = _read(pieces, reading, wanted, store, memory, progress)
     counts = Counts()
     for hand in hands:
         counts.add(hand.counts)
     _accept(counts, wanted, day, max_rejected)
     layout = store.create("integer" if numeric.pop() else "string")
-    names, codes = _ranked(scattered, hands), pa.array(wanted.codes)
+    arenas = [hand.arena for hand in hands]
+    (names, ranks), codes = ranked(arenas), pa.array(wanted.codes)
     rooms = local()
 
     def task(bucket: int) -> tuple[Written | None, int, int]:
         if not hasattr(rooms, "own"):
             rooms.own = Room()
-        unique, columns, merged = stays_of_bucket(
-            scattered.ids, scattered.events, scattered.starts, bucket, layout.max_silence_s, rooms.own
-        )
+        ids, events = gather(arenas, ranks, bucket, rooms.own)
+        unique, columns, merged = stays_of_bucket(ids, events, layout.max_silence_s, rooms.own)
         if not len(unique):
             return None, 0, 0
         table = stays_table(unique, names, codes, columns, wanted.start)
@@ -304,6 +210,7 @@ def run_stays(
         "rejected": counts.by_reason(),
         "subscribers": subscribers,
         "stays": sum(f.rows for f in files),
+        "spilled": sum(arena.spilled for arena in arenas),
     }
     step = Step("stays", day, time.perf_counter() - began, summary)
     _record(store, step, started, settings={"pings": pings if isinstance(pings, str) else "table"})
@@ -316,10 +223,11 @@ def _accept(counts: Counts, wanted: Sieve, day: date, max_rejected: float) -> No
     rejected = counts.read - counts.clean
     if counts.read == 0 or rejected > max_rejected * counts.read:
         why = (
-            ", ".join(f"{n / counts.read:.0%} {reason}" for reason, n in counts.by_reason().items()) or "no ping at all"
+            ", ".join(f"{100 * n / counts.read:.3g} % {reason}" for reason, n in counts.by_reason().items())
+            or "no ping at all"
         )
         raise GateError(
-            f"{day}: {rejected} of {counts.read} pings are rejected ({why}; limit {max_rejected:.0%}); "
+            f"{day}: {rejected} of {counts.read} pings are rejected ({why}; limit {100 * max_rejected:.3g} %); "
             "are the columns, the day's cell inventory and the time zone right? nothing published"
         )
 
@@ -334,7 +242,7 @@ def _sorted(table: pa.Table) -> pa.Table:
     """
     ids, _ = id_codes(table["subscriber"])
     numbers = np.empty(len(ids), np.int32)
-    unique, counts = number(ids, np.array([[0, len(ids)]]), 0, numbers)
+    unique, counts = number(ids, numbers)
     return table.take(pa.array(lay(numbers, counts, np.argsort(unique))))
 
 
@@ -370,6 +278,12 @@ def run_cards(
         if date.fromisoformat(values["day"]) in window:
             paths.setdefault(int(values["bucket"]), []).append(path)
     corrections = store.corrections()
+    about = {
+        "policy": policy.as_dict(),
+        "risk_date": risk.date.isoformat() if risk is not None and risk.date is not None else None,
+        "missing": [day.isoformat() for day in missing],
+        "made": datetime.now(UTC).isoformat(),
+    }
     known = None if statuses is None else _by_bucket(statuses, layout.buckets)
     colours: dict[str, int] = {}
 
@@ -392,7 +306,7 @@ def run_cards(
         if made.is_empty():
             return None, {}
         counted = dict(made["colour"].value_counts().iter_rows())
-        return store.write(CARDS, made.to_arrow(), {"as_of": as_of, "bucket": bucket}), counted
+        return store.write(CARDS, made.to_arrow(), {"as_of": as_of, "bucket": bucket}, about), counted
 
     files: list[Written] = []
     with _pool() as pool:
@@ -405,8 +319,9 @@ def run_cards(
     summary = {
         "policy": policy.id,
         "policy_hash": policy.hash,
-        "risk_date": risk.date.isoformat() if risk is not None and risk.date is not None else None,
-        "missing": [day.isoformat() for day in missing],
+        "risk_date": about["risk_date"],
+        "risk_unmatched": [] if risk is None else risk.unmatched_names,
+        "missing": about["missing"],
         "subscribers": sum(f.rows for f in files),
         "cards": dict(sorted(colours.items())),
     }
@@ -499,12 +414,13 @@ def run(
     Raises
     ------
     InputError, GateError
-        Nothing of the half that failed is published.
+        Nothing is published, unless the second half finds fault with what only it reads: the status list.
     """
     as_of = day + timedelta(days=1)
     places = places or china()
     rules = policy or Policy.in_force(as_of)
     reading = Reading(columns or {}, time_unit, timezone, subscriber_type)
+    check_risk(risk, rules, as_of)
     first = run_stays(store, day=day, pings=pings, cells=cells, places=places, reading=reading)
     second = run_cards(store, as_of=as_of, policy=rules, places=places, risk=risk, statuses=statuses)
     return first, second

@@ -129,16 +129,16 @@ class Card:
         *,
         as_of: date,
         policy: Policy,
-        made: Mapping[str, Any] | None = None,
+        risk_date: date | None = None,
+        missing: tuple[date, ...] = (),
         tz: str = "Asia/Shanghai",
     ) -> Card:
-        """The card in a row of a `cards` table (a dict); `made`, a run's record, gives `risk_date` and `missing`.
+        """The card in a row of a `cards` table (a dict), with how it was made.
 
         >>> row = dict(subscriber=13800001234, colour="unknown", visits=[], reasons=[], days_seen=0)
         >>> Card.of(row, as_of=date(2022, 5, 10), policy=Policy.in_force(date(2022, 5, 10))).masked
         '138****1234'
         """
-        run = made or {}
         return cls(
             row["subscriber"],
             as_of,
@@ -147,8 +147,8 @@ class Card:
             tuple(Reason(r["rule"], r["place"], r["from"], r["to"]) for r in row["reasons"]),
             row["days_seen"],
             policy,
-            run.get("risk_date"),
-            tuple(run.get("missing") or ()),
+            risk_date,
+            missing,
             tz,
         )
 
@@ -215,7 +215,7 @@ class Card:
     def _words(self, reason: Reason, language: str, places: Places | None) -> tuple[str, str]:
         """What a reason says and advises."""
         rule = next((rule for rule in self.policy.colours if rule.id == reason.rule), None)
-        entry = _entry(reason.rule, rule, coloured=bool(self.policy.colours))
+        entry = _entry(reason.rule, rule, self.policy)
         printed = next((visit.name for visit in self.visits if visit.place == reason.place), "")
         words = {
             "place": place_name(reason.place, printed, language, places) if reason.place else "",
@@ -283,17 +283,18 @@ class Card:
         }
 
 
-def _entry(reason: str, rule: Rule | None, *, coloured: bool) -> dict[str, str]:
+def _entry(reason: str, rule: Rule | None, policy: Policy) -> dict[str, str]:
     """The words of a reason: its own, or those of its condition, for a rule that only a carrier's policy has."""
     texts = _texts()
-    if reason == "green" and not coloured:
-        return texts["reason"]["uncoloured"]
+    green = "green" if policy.form == "card" else "green_code" if policy.colours else "uncoloured"
+    if reason == policy.green:
+        return texts["reason"][green]
     entry = texts["reason"].get(reason)
     if rule is None:
-        return entry or texts["reason"]["green"]
-    if entry is not None and rule.condition and ("{period}" in entry["zh"]) == bool(rule.statuses):
+        return entry or texts["reason"][green]
+    if entry is not None and ("{period}" in entry["zh"]) == bool(rule.statuses):
         return entry
-    return texts["kind"][rule.condition] if rule.condition else texts["reason"]["green"]
+    return texts["kind"]["levels_visit" if rule.at == "visit" else rule.condition]
 
 
 def _known(language: str) -> str:
@@ -320,13 +321,18 @@ def duration(span: timedelta, language: str) -> str:
 
 
 def place_name(code: str, printed: str, language: str, places: Places | None) -> str:
-    """A place in a language: as printed in Chinese; by its English name where `places` knows one."""
+    """A place in a language: as printed in Chinese; by its English name where `places` knows one.
+
+    Of cities that share an English name (Suzhou, Taizhou, ...) the printed one tells which.
+    """
     if language == "zh":
         return printed
+    known = places or china()
     try:
-        return (places or china()).name(code, language)
+        name = known.name(code, language)
     except NotFound:  # a place of another country's boundaries: its printed name is all there is
         return printed
+    return f"{name} ({printed})" if known.names_en.count(name) > 1 else name
 
 
 @lru_cache(maxsize=1)

@@ -5,7 +5,7 @@ No Python object is made per card: rules are looked up per place, and lists are 
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -104,7 +104,11 @@ def cards(
     'yellow'
     """
     zone(tz)
-    _check_risk(risk, policy, as_of)
+    if not isinstance(policy, Policy):
+        raise InputError(f"policy: expected a Policy, such as Policy.preset('card-2022-01'), got {policy!r}")
+    if not isinstance(as_of, date) or isinstance(as_of, datetime):
+        raise InputError(f"as_of: expected a date, got {as_of!r}")
+    check_risk(risk, policy, as_of)
     universe, seen, listed, held = _read(visits, statuses, subscribers)
     named = places or china()
     rules, indexed = _rule_names(policy)
@@ -152,7 +156,8 @@ def cards(
     return pl.from_arrow(pa.Table.from_arrays(arrays, schema=schema))  # type: ignore[return-value]
 
 
-def _check_risk(risk: Risk | None, policy: Policy, as_of: date) -> None:
+def check_risk(risk: Risk | None, policy: Policy, as_of: date) -> None:
+    """Refuse a list of risk areas that is not what the policy needs on a card's date."""
     if not policy.needs_risk:
         return
     if risk is None:
@@ -164,7 +169,7 @@ def _check_risk(risk: Risk | None, policy: Policy, as_of: date) -> None:
     if at_visit and risk.since is not None and risk.since > first:
         raise InputError(
             f"{policy.id} asks for levels at the time of the visit, and the risk list speaks of {risk.since} and "
-            f"later, not of the window from {first}: join the lists of those days with join_risk"
+            f"later, not of the window from {first}: join the lists of those days with tc.join_risk"
         )
 
 
@@ -219,7 +224,8 @@ def _as_table(subscribers: Any) -> Any:
     if subscribers is None:
         return KNOWN.arrow().empty_table()
     if isinstance(subscribers, pl.Series | np.ndarray | list | tuple | pa.Array | pa.ChunkedArray):
-        return pl.DataFrame({"subscriber": subscribers})
+        series = pl.Series("subscriber", subscribers)
+        return (series.cast(pl.Int64) if series.dtype == pl.Null else series).to_frame()
     return subscribers
 
 

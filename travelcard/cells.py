@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from travelcard.errors import InputError
 from travelcard.places import SNAP, Places
 from travelcard.schema import INVENTORY
+from travelcard.sources import read_table
 
 __all__ = ["DEFAULT_RANGE", "H3_RESOLUTION", "CellMap"]
 
@@ -61,8 +62,9 @@ class CellMap:
             an id with overlapping validity; an inventory that fits only with latitude and longitude swapped.
         """
         where = str(inventory) if isinstance(inventory, str | Path) else "the cells table"
-        table = INVENTORY.read(_read(inventory, columns) if isinstance(inventory, str | Path) else inventory,
-                               where=where, columns=columns)  # fmt: skip
+        if isinstance(inventory, str | Path):
+            inventory = read_table(inventory, (columns or {}).get("cell", "cell"))
+        table = INVENTORY.read(inventory, where=where, columns=columns or {})
         frame = pl.DataFrame(table)
         lat, lon, radius = (frame[c].fill_null(np.nan).to_numpy() for c in ("lat", "lon", "range"))
         radius = np.where(frame["range"].is_null().to_numpy(), DEFAULT_RANGE, radius)
@@ -123,21 +125,12 @@ class CellMap:
         return cls(frame, metadata[b"places"].decode(), float(metadata[b"snap"]))
 
 
-def _read(path: str | Path, columns: Mapping[str, str] | None) -> pa.Table:
-    """An inventory file. In CSV an id is an integer only if no digit is lost that way: `00123` stays text."""
+def is_cell_map(path: str | Path) -> bool:
+    """Whether a file is what `CellMap.save` wrote, and not an inventory."""
     try:
-        if Path(path).suffix == ".parquet":
-            return pq.ParquetFile(path).read()
-        cell = (columns or {}).get("cell", "cell")
-        frame = pl.read_csv(path, try_parse_dates=True, schema_overrides={cell: pl.String}, infer_schema_length=None)
-    except (pa.ArrowInvalid, pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
-    if cell in frame.columns:
-        number = frame[cell].cast(pl.Int64, strict=False)
-        if (number.cast(pl.String) == frame[cell]).all(ignore_nulls=False):
-            frame = frame.with_columns(number)
-    empty = [name for name in frame.columns if frame[name].null_count() == len(frame)]  # of no type, not of text
-    return frame.with_columns(pl.lit(None).alias(name) for name in empty).to_arrow()
+        return (pq.read_schema(path).metadata or {}).get(b"travelcard") == b"cells"
+    except (pa.ArrowInvalid, OSError):  # no Parquet: an inventory in CSV, or to be refused as one
+        return False
 
 
 def _some(items: Sequence[str]) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
 from travelcard import __version__
-from travelcard.errors import TravelcardError
+from travelcard.errors import InputError, TravelcardError, mask
+
+if TYPE_CHECKING:
+    from travelcard.config import Config
 
 __all__ = ["main"]
 
@@ -23,6 +27,9 @@ app = App(
     version=__version__,
     result_action="return_value",
 )
+PolicyName = Annotated[
+    str | None, Parameter(name="--policy", help='A preset, "dated", or a .toml file; as configured by default.')
+]
 ConfigPath = Annotated[Path, Parameter(name="--config", help="The configuration file.")]
 CONFIG = Path("travelcard.toml")
 
@@ -69,18 +76,20 @@ def _words(value: Any) -> str:
 
 
 @app.command
-def run(day: date, *, config: ConfigPath = CONFIG, policy: str | None = None) -> None:
+def run(day: date, *, config: ConfigPath = CONFIG, policy: PolicyName = None) -> None:
     """The nightly run: the stays of DAY, then every card as of the day after.
 
     Parameters
     ----------
     day
         The day that ended, YYYY-MM-DD.
-    policy
-        A preset, or "dated"; by default what the configuration says.
     """
-    _stays(day, config)
-    _cards(day + timedelta(days=1), config, policy)
+    settings = _settings(config)
+    if day == date.max:
+        raise InputError(f"{day} has no day after it on which its cards could be shown")
+    second = _second_half(settings, day + timedelta(days=1), policy)  # refused before a ping is read
+    _stays(settings, day)
+    second()
 
 
 @app.command
@@ -92,28 +101,30 @@ def stays(day: date, *, config: ConfigPath = CONFIG) -> None:
     day
         The day to process, YYYY-MM-DD. What the store holds for it is replaced.
     """
-    _stays(day, config)
+    _stays(_settings(config), day)
 
 
 @app.command
-def cards(as_of: date, *, config: ConfigPath = CONFIG, policy: str | None = None) -> None:
+def cards(as_of: date, *, config: ConfigPath = CONFIG, policy: PolicyName = None) -> None:
     """The second half, alone: every card as of AS_OF from the stays in the store; no ping is read.
 
     Parameters
     ----------
     as_of
         The day on which the cards are shown, YYYY-MM-DD.
-    policy
-        A preset, or "dated"; by default what the configuration says.
     """
-    _cards(as_of, config, policy)
+    _second_half(_settings(config), as_of, policy)()
 
 
-def _stays(day: date, config: Path) -> None:
-    from travelcard.batch import run_stays
+def _settings(config: Path) -> Config:
     from travelcard.config import Config
 
-    settings = Config.read(config)
+    return Config.read(config)
+
+
+def _stays(settings: Config, day: date) -> None:
+    from travelcard.batch import run_stays
+
     source, reading = settings.ping_source(), settings.reading()
     store = settings.open_store()
     with _progress() as progress:
@@ -125,28 +136,33 @@ def _stays(day: date, config: Path) -> None:
             places=settings.boundaries,
             reading=reading,
             max_rejected=settings.gate.max_rejected,
+            memory=settings.memory,
             progress=progress,
         )
     _tell(step.as_dict())
 
 
-def _cards(as_of: date, config: Path, policy: str | None) -> None:
+def _second_half(settings: Config, as_of: date, policy: str | None) -> Callable[[], None]:
+    """The cards of a date, ready to be made: policy, list of risk areas and status list are read now."""
     from travelcard.batch import run_cards
-    from travelcard.config import Config
 
-    settings = Config.read(config)
     rules = settings.rules(as_of, policy)
-    with _progress() as progress:
-        step = run_cards(
-            settings.open_store(),
-            as_of=as_of,
-            policy=rules,
-            places=settings.boundaries,
-            risk=settings.risk_on(as_of, rules),
-            statuses=settings.status_list(as_of),
-            progress=progress,
-        )
-    _tell(step.as_dict())
+    risk, statuses = settings.risk_on(as_of, rules), settings.status_list(as_of)
+
+    def make() -> None:
+        with _progress() as progress:
+            step = run_cards(
+                settings.open_store(),
+                as_of=as_of,
+                policy=rules,
+                places=settings.boundaries,
+                risk=risk,
+                statuses=statuses,
+                progress=progress,
+            )
+        _tell(step.as_dict())
+
+    return make
 
 
 Language = Annotated[Literal["zh", "en"], Parameter(name="--language", help="zh or en.")]
@@ -167,9 +183,7 @@ def card(
     json_
         As JSON.
     """
-    from travelcard.config import Config
-
-    settings = Config.read(config)
+    settings = _settings(config)
     shown = settings.open_store().card(subscriber, as_of=as_of)
     names = settings.boundaries
     print(
@@ -193,9 +207,7 @@ def explain(
     json_
         As JSON.
     """
-    from travelcard.config import Config
-
-    settings = Config.read(config)
+    settings = _settings(config)
     store = settings.open_store()
     shown = store.card(subscriber, as_of=as_of)
     risk = settings.risk_on(shown.as_of, shown.policy)
@@ -267,7 +279,6 @@ def demo(folder: Path = Path("demo")) -> None:
     import pyarrow.parquet as pq
 
     from travelcard import synth as country
-    from travelcard.config import Config
 
     if not (folder / CONFIG).is_file():
         partial = folder.with_name(folder.name + ".partial")
@@ -275,11 +286,12 @@ def demo(folder: Path = Path("demo")) -> None:
         country.demo(partial)
         partial.rename(folder)
     days = sorted(date.fromisoformat(path.name) for path in (folder / "pings").iterdir())
+    settings = _settings(folder / CONFIG)
     for day in days:
-        _stays(day, folder / CONFIG)
+        _stays(settings, day)
     as_of = days[-1] + timedelta(days=1)
-    _cards(as_of, folder / CONFIG, None)
-    store = Config.read(folder / CONFIG).open_store()
+    _second_half(settings, as_of, None)()
+    store = settings.open_store()
     people = pq.read_table(folder / "truth" / "people.parquet").to_pylist()
     for kind in ("stay_at_home", "traveller", "roamer"):
         number = next(person["subscriber"] for person in people if person["kind"] == kind)
@@ -292,12 +304,23 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit code 0 done, 1 refused (in one line on stderr), 2 usage."""
     try:
         app(arguments, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CycloptsError as error:
-        print(f"usage: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(f"usage: {_ARGUMENT.sub(_masked, str(error))}", 2)
     except TravelcardError as error:
-        print(f"refused: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _end(f"refused: {_QUOTED.sub(_masked, str(error))}", error.exit_code)
     except KeyboardInterrupt:
-        print("stopped: nothing more was published", file=sys.stderr)
-        sys.exit(130)
+        _end("stopped: nothing more was published", 130)
+
+
+_ARGUMENT = re.compile(r"\d{7,}")  # in a message about arguments: may be a number, typed in the wrong place
+_QUOTED = re.compile(r"(?<=['\"])\d{11,}(?=['\"])")
+
+
+def _masked(found: re.Match[str]) -> str:
+    return mask(found[0])
+
+
+def _end(message: str, code: int) -> NoReturn:
+    print("; ".join(line.strip() for line in message.splitlines()).replace(":;", ":"), file=sys.stderr)
+    sys.exit(code)

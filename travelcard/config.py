@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from travelcard.cells import CellMap
+from travelcard.cells import CellMap, is_cell_map
 from travelcard.errors import InputError
 from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk, dated_lists, join_risk, read_risk, risk_in_force
-from travelcard.sources import Reading
+from travelcard.schema import STATUSES, whole_seconds
+from travelcard.sources import Reading, read_table
 from travelcard.store import Store
 
 __all__ = ["Config"]
@@ -39,9 +40,10 @@ class Pings(_Section):
 
 
 class Cells(_Section):
-    """The cell inventory, or a cell map saved from one."""
+    """The cell inventory, or a cell map saved from one; `columns` as in [pings]."""
 
     path: str
+    columns: Mapping[str, str] = Field(default_factory=dict)
 
 
 class PlacesFile(_Section):
@@ -82,6 +84,7 @@ class Config(BaseSettings):
     tz: str | None = None
     buckets: int | None = None
     max_silence: timedelta | None = None
+    memory: ByteSize = ByteSize(4 << 30)
     pings: Pings | None = None
     cells: Cells | None = None
     places: PlacesFile | None = None
@@ -122,7 +125,7 @@ class Config(BaseSettings):
         asked = {
             "tz": self.tz,
             "buckets": self.buckets,
-            "max_silence_s": int(self.max_silence.total_seconds()) if self.max_silence is not None else None,
+            "max_silence_s": None if self.max_silence is None else whole_seconds(self.max_silence, "max_silence"),
         }
         return Store(self.at(self.store), asked={k: v for k, v in asked.items() if v is not None})
 
@@ -145,15 +148,15 @@ class Config(BaseSettings):
         path = Path(self.at(self.cells.path))
         if not path.is_file():
             raise InputError(f"{path} is not there: [cells] path must be a cell inventory or a saved cell map")
-        if path.suffix == ".parquet" and (pq.read_schema(path).metadata or {}).get(b"travelcard") == b"cells":
+        if is_cell_map(path):
             return CellMap.load(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
-        digest.update(self.boundaries.digest.encode())
+        digest.update(json.dumps([self.boundaries.digest, sorted(self.cells.columns.items())]).encode())
         kept = store.scratch / "cells" / f"{digest.hexdigest()[:32]}.parquet"
         if kept.is_file():
             return CellMap.load(kept)
-        built = CellMap.build(path, places=self.boundaries)
+        built = CellMap.build(path, places=self.boundaries, columns=self.cells.columns)
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             built.save(kept)
@@ -165,6 +168,8 @@ class Config(BaseSettings):
         """The policy of a card's date: the one named on the command line, else the file's."""
         if named is None and self.policy.path is not None:
             return Policy.read(self.at(self.policy.path))
+        if named is not None and named.endswith(".toml"):
+            return Policy.read(named)
         preset = named or self.policy.preset
         return Policy.in_force(as_of) if preset == "dated" else Policy.preset(preset)
 
@@ -188,8 +193,8 @@ class Config(BaseSettings):
             return None
         path = Path(self.at(self.statuses.path).replace("{day}", as_of.isoformat()))
         if not path.is_file():
-            raise InputError(f"{path} is not there: [statuses] path must be a Parquet file")
-        return pq.ParquetFile(path).read()
+            raise InputError(f"{path} is not there: [statuses] path must be a Parquet or CSV file")
+        return STATUSES.read(read_table(path, "subscriber"), where=str(path))
 
 
 def _plain(error: Mapping[str, Any]) -> str:

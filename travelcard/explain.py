@@ -10,7 +10,6 @@ import polars as pl
 import pyarrow as pa
 
 from travelcard.card import COLOUR_WORDS, Card, duration, place_name, utc_text
-from travelcard.errors import InputError
 from travelcard.places import Places, china, is_abroad
 from travelcard.risk import Risk
 from travelcard.schema import CORRECTIONS, STAYS, VISITS
@@ -22,6 +21,7 @@ LINES = {
         "card": "{number}，{as_of}的卡：{colour}；规则{policy}（{hash}）",
         "window": "窗口：{first}至{last}，有记录的天数：{seen}",
         "missing": "缺少数据的日期：{days}",
+        "stale": "注意：制卡之后这些日期的数据有变动，以下依据与卡不一致；请运行 travelcard cards {as_of} 重新制卡",
         "list": "风险地区名单日期：{day}",
         "why": "原因：",
         "listed": "列出：{name}，{evidence}",
@@ -46,6 +46,8 @@ LINES = {
         "card": "{number}, card as of {as_of}: {colour}; policy {policy} ({hash})",
         "window": "Window: {first} to {last}, days with a record: {seen}",
         "missing": "Days without data: {days}",
+        "stale": "Note: days were run again since this card was made, and what follows differs from it; "
+        "run `travelcard cards {as_of}` to make it anew",
         "list": "List of risk areas dated: {day}",
         "why": "Reasons:",
         "listed": "Listed: {name}, {evidence}",
@@ -90,13 +92,17 @@ class Seen:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` returns: `as_dict()` is JSON-able, `text(language)` is for people. The number is masked."""
+    """What `explain` returns: `as_dict()` is JSON-able, `text(language)` is for people. The number is masked.
+
+    `stale` says that the stays are no longer those that the card was made from.
+    """
 
     card: Card
     seen: tuple[Seen, ...]
     stays: pl.DataFrame
     corrections: pl.DataFrame
     names: dict[str, str]
+    stale: bool
     places: Places | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -122,6 +128,7 @@ class Explanation:
         ]
         return {
             "card": self.card.as_dict(places=self.places),
+            "stale": self.stale,
             "seen": seen,
             "stays": [plain(row) for row in self.stays.to_dicts()],
             "corrections": [plain(row) for row in self.corrections.to_dicts()],
@@ -145,6 +152,8 @@ class Explanation:
         ]
         if card.missing:
             lines.append(say["missing"].format(days=", ".join(str(day) for day in card.missing)))
+        if self.stale:
+            lines.append(say["stale"].format(as_of=card.as_of))
         if card.risk_date is not None:
             lines.append(say["list"].format(day=card.risk_date))
         lines += [say["why"], *(f"  {reason}" for reason in why)]
@@ -217,7 +226,7 @@ def explain(
     Raises
     ------
     InputError
-        A table that does not fit, or a visit listed on the card that `visits` does not list, or the other way round.
+        A table that does not fit.
     """
     first, last = card.window
     mine = pl.col("subscriber") == card.subscriber
@@ -225,8 +234,8 @@ def explain(
     raw = _frame(STAYS.read(stays, where="the stays")).filter(mine).with_columns(day).sort("arrive", "place")
     raw = raw.filter(pl.col("day").is_between(first, last))
     rows = _frame(VISITS.read(visits, where="the visits")).filter(mine).sort("first", "place")
-    if set(rows.filter(~pl.col("transit"))["place"]) != {visit.place for visit in card.visits}:
-        raise InputError(f"the visits given are not those of the card of {card.masked} as of {card.as_of}")
+    listed = rows.filter(~pl.col("transit")).select("place", "first", "last", "longest_s", "days").rows()
+    stale = listed != [(v.place, v.first, v.last, v.longest_s, v.days) for v in card.visits]
     wrong = _frame(CORRECTIONS.read(_nothing(corrections), where="the corrections"))
     wrong = wrong.filter(mine & (pl.col("from") <= last) & (pl.col("to") >= first)).sort("from", "to", "place")
     hits = [(pl.col("place") == c["place"]) & pl.col("day").is_between(c["from"], c["to"]) for c in wrong.to_dicts()]
@@ -251,7 +260,7 @@ def explain(
         areas = [area for area in areas if area[0] in card.policy.marks]
         seen.append(Seen(place, names[place], not row["transit"], rule, begin, end, lasts, tuple(days), tuple(areas)))
     corrected = wrong.with_columns(pl.Series("stays", counts, pl.Int64))
-    return Explanation(card, tuple(seen), raw.drop("day"), corrected, names, places)
+    return Explanation(card, tuple(seen), raw.drop("day"), corrected, names, stale, places)
 
 
 def _frame(table: pa.Table) -> pl.DataFrame:

@@ -74,7 +74,7 @@ def _table(keys: np.ndarray, values: np.ndarray, missing: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _value(key: int, table: np.ndarray, mask: np.uint64, missing: int) -> int:
+def value_of(key: int, table: np.ndarray, mask: np.uint64, missing: int) -> int:
     """The value of a key, or `missing`."""
     h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
     h = (h ^ h >> np.uint64(32)) & mask
@@ -89,7 +89,7 @@ def _find(wanted: np.ndarray, table: np.ndarray, missing: int) -> np.ndarray:
     out = np.empty(len(wanted), np.int32)
     mask = np.uint64(len(table) // 2 - 1)
     for i in range(len(wanted)):
-        out[i] = _value(wanted[i], table, mask, missing)
+        out[i] = value_of(wanted[i], table, mask, missing)
     return out
 
 
@@ -111,6 +111,7 @@ class Sieve:
     length: int
     local: int  # the second of this day at which the day begins for who takes its local times for UTC
     codes: tuple[str, ...]
+    missing: int  # the location of a cell that is not there
     cells: pa.Array | None  # distinct ids, int64 or string
     cell_table: np.ndarray  # of integer ids: see _table
     cell_locations: np.ndarray
@@ -146,6 +147,7 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
         length=int(end - start),
         local=int(np.datetime64(day, "s").astype(np.int64) - start),
         codes=codes,
+        missing=_reason(_UNKNOWN_CELL),
         cells=ids,
         cell_table=table,
         cell_locations=locations,
@@ -306,7 +308,7 @@ def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, bool]:
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _event(since: np.uint64, unit: int, location: int) -> np.uint32:
+def event_of(since: np.uint64, unit: int, location: int) -> np.uint32:
     """A clean ping's event, from the units since the day began."""
     if unit == 1_000_000:  # each division is by a constant: a division by a variable costs 8 ns
         second = since // np.uint64(1_000_000)
@@ -317,29 +319,6 @@ def _event(since: np.uint64, unit: int, location: int) -> np.uint32:
     else:
         second = since // np.uint64(1_000_000_000)
     return np.uint32(second) << np.uint32(SECOND_SHIFT) | np.uint32(location)
-
-
-@njit(cache=True, nogil=True)
-def plain_events(ids, times, cells, valid, unit, start, length, table, events, rest):
-    """Write the events of the pings that are plainly clean; returns how many rows are left over, listed in `rest`.
-
-    `valid` is a bitmap, one bit a row, of the rows without a null. What is left over gets REJECTED for now.
-    """
-    missing = -1 - _UNKNOWN_CELL
-    n = 0
-    begin, span = start * unit, np.uint64(length * unit)
-    mask = np.uint64(len(table) // 2 - 1)
-    for i in range(len(ids)):
-        since = np.uint64(times[i] - begin)  # wraps round for what lies before the day
-        location = _value(cells[i], table, mask, missing)
-        whole = valid[i >> 3] >> (i & 7) & 1
-        if whole and ids[i] >= 0 and since < span and cells[i] >= 0 and location >= 0:
-            events[i] = _event(since, unit, location)
-        else:
-            events[i] = REJECTED
-            rest[n] = i
-            n += 1
-    return n
 
 
 @njit(cache=True, nogil=True)
@@ -361,7 +340,7 @@ def _events(ids, times, unit, start, length, locations):
         elif locations[i] < 0:
             reason = -1 - locations[i]
         else:
-            events[i] = _event(since, unit, locations[i])
+            events[i] = event_of(since, unit, locations[i])
             continue
         counts[reason] += 1
         events[i] = np.uint32(REJECTED + reason)
@@ -371,7 +350,7 @@ def _events(ids, times, unit, start, length, locations):
 @njit(cache=True, nogil=True)
 def _on_day(times, unit, first):
     """(times that could be read, those of them in the 24 hours from second `first`)."""
-    some = inside = 0
+    some = inside = np.int64(0)
     for time in times:
         some += time > _BAD_TIME
         inside += np.uint64(time - first * unit) < np.uint64(86_400 * unit)
@@ -417,7 +396,7 @@ class Sifted:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A batch whose subscribers, times and cells are all numbers, as `plain_events` takes it: int64, and a bitmap."""
+    """A batch whose subscribers, times and cells are all numbers: int64, and a bitmap of the rows without a null."""
 
     ids: np.ndarray
     times: np.ndarray

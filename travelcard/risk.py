@@ -74,6 +74,12 @@ class Risk:
     unmatched: pl.DataFrame = field(repr=False)
     since: Day | None = None
 
+    @property
+    def unmatched_names(self) -> list[str]:
+        """What of the list names no place, in the list's own words: level, names, and how many rows."""
+        rows = self.unmatched.select("level", *_ROW, "rows").iter_rows()
+        return [f"{level}: {' '.join(n for n in names if n) or 'no names'} ({n})" for level, *names, n in rows]
+
     def levels_on(self, day: Day) -> dict[str, frozenset[str]]:
         """The places with an area on a day, and the levels of their areas."""
         begun = pl.col("from").fill_null(date.min) <= day
@@ -243,7 +249,7 @@ def _published(data: Any, places: Places, day: date | None, where: str) -> Risk:
     rows: list[tuple[Any, ...]] = []
     unmatched: list[tuple[Any, ...]] = []
     content = data.get("data") if isinstance(data, Mapping) else None
-    if not isinstance(content, Mapping) or not {"highlist", "middlelist"} & content.keys():
+    if not isinstance(content, Mapping) or all(content.get(key) is None for key in ("highlist", "middlelist")):
         raise InputError(f"{where} is no risk list: expected data with highlist and middlelist")
     if day is None:
         day = _dated(content.get("end_update_time"), where)

@@ -73,11 +73,15 @@ class Column:
     required: bool = True
     nullable: bool = False
 
-    def problem(self, got: pa.DataType | None, others: Iterable[str]) -> str | None:
-        """What is wrong with a column of type `got` (None: absent), as one line; None when it fits."""
+    def problem(self, got: pa.DataType | None, others: Iterable[str], *, named: bool) -> str | None:
+        """What is wrong with a column of type `got` (None: absent), as one line; None when it fits.
+
+        `named`: whether the caller may say which column it is.
+        """
         expected = f"{self.name}  expected {' or '.join(self.accepts)}, "
         if got is None:
-            return f'{expected}missing  found {", ".join(others) or "no column"}: pass columns={{"{self.name}": "..."}}'
+            hint = f': pass columns={{"{self.name}": "..."}}' if named else ""
+            return f"{expected}missing  found {', '.join(others) or 'no column'}{hint}"
         if pa.types.is_dictionary(got):
             got = got.value_type
         if any(_FAMILIES[family](got) for family in self.accepts) or (pa.types.is_null(got) and self.nullable):
@@ -108,7 +112,8 @@ class Table:
             at = schema.get_field_index(source)
             if at < 0 and not column.required and column.name not in names:
                 continue
-            line = column.problem(schema.field(at).type if at >= 0 else None, schema.names)
+            got = schema.field(at).type if at >= 0 else None
+            line = column.problem(got, schema.names, named=columns is not None)
             if line is not None:
                 lines.append(line)
         return lines
@@ -128,7 +133,9 @@ class Table:
         where = where or f"the {self.name} table"
         self.check(table.schema, where, columns)
         names = dict(columns or {})
-        arrays, fields, lines = [], [], []
+        arrays: list[pa.ChunkedArray] = []
+        fields: list[pa.Field] = []
+        lines: list[str] = []
         for column in self.columns:
             source = names.get(column.name, column.name)
             if source in table.column_names:
@@ -371,3 +378,10 @@ def midnights(first: date, days: int, tz: str) -> np.ndarray:
     where = zone(tz)
     starts = (datetime.combine(first + timedelta(days=i), datetime.min.time(), where) for i in range(days + 1))
     return np.array([int(start.timestamp()) for start in starts], np.int64)
+
+
+def whole_seconds(span: timedelta, what: str) -> int:
+    """A length of time as whole seconds; one below zero or with a fraction is refused."""
+    if span < timedelta(0) or span.microseconds:
+        raise InputError(f"{what} is {span}: it must be whole seconds, 0 or more")
+    return span.days * 86400 + span.seconds

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from travelcard.errors import InputError
 from travelcard.schema import Column, Table, decoded, zone
 
-__all__ = ["Batch", "Piece", "Reading", "as_text", "is_number", "pieces_of"]
+__all__ = ["Batch", "Piece", "Reading", "as_text", "is_number", "pieces_of", "read_table"]
 
 _ID = ("integer", "string")
 _NUMBER = ("float", "integer", "string")
@@ -99,6 +99,27 @@ def as_text(array: pa.Array) -> pa.Array:
     """Any column as text, empty text as null."""
     text = array.cast(pa.string())
     return pc.if_else(pc.equal(text, ""), None, text)
+
+
+def read_table(path: str | Path, id_column: str) -> pa.Table:
+    """A small table from a file, Parquet or CSV (plain, .gz, .zst); one error if it is neither.
+
+    In CSV an id is an integer only if no digit is lost that way: `00123` stays text.
+    """
+    try:
+        if Path(path).suffix == ".parquet":
+            return pq.ParquetFile(path).read()
+        frame = pl.read_csv(
+            path, try_parse_dates=True, schema_overrides={id_column: pl.String}, infer_schema_length=None
+        )
+    except (pa.ArrowInvalid, pl.exceptions.PolarsError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+    if id_column in frame.columns:
+        number = frame[id_column].cast(pl.Int64, strict=False)
+        if (number.cast(pl.String) == frame[id_column]).all(ignore_nulls=False):
+            frame = frame.with_columns(number)
+    empty = [name for name in frame.columns if frame[name].null_count() == len(frame)]  # of no type, not of text
+    return frame.with_columns(pl.lit(None).alias(name) for name in empty).to_arrow()
 
 
 def files_of(pattern: str | Path, day: date | None = None) -> list[Path]:

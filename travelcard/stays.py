@@ -26,6 +26,7 @@ from travelcard.schema import (
     SECONDS,
     STAYS,
     midnights,
+    whole_seconds,
     zone,
 )
 
@@ -33,100 +34,56 @@ __all__ = ["MAX_SILENCE", "stays", "stitch"]
 
 MAX_SILENCE = timedelta(hours=12)  # a night with the phone off (FACTS 4)
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_OTHER = np.uint64(0xBF58476D1CE4E5B9)  # another odd word: the ids of one bucket agree in the top bits of the first
+_OTHER = np.uint64(
+    0xBF58476D1CE4E5B9
+)  # not the word of schema.bucket_of: the ids of one bucket agree in the top bits of that product
 _EMPTY = np.int32(-1)
 
 
 # ---------------------------------------------------------------------------------------------------- the kernel
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _bucket(word: np.uint64, shift: np.uint64) -> np.uint64:
-    """`schema.bucket_of` for the word of one subscriber; `shift` is 64 less the bits of a bucket number."""
-    return ((word ^ word >> np.uint64(32)) * _GOLDEN) >> shift
-
-
 @njit(cache=True, nogil=True)
-def scatter_block(ids, words, events, out_ids, out_events, starts):
-    """Write a block of rows from position starts[0] on, grouped by bucket, without the rejected; fill in the starts.
-
-    `words` is what the bucket is taken from: the ids themselves, or the hashes of text ids. `starts` gets where each
-    bucket starts, and last where the block ends.
-    """
-    buckets = len(starts) - 1
-    bits = 0
-    while (1 << bits) < buckets:
-        bits += 1
-    # a shift by 64 is undefined, so that one bucket is taken as the first half of two
-    shift, whole = np.uint64(64 - max(bits, 1)), np.uint64(bits > 0)
-    at = starts[0]
-    next_ = np.zeros(buckets + 1, np.int64)
-    for i in range(len(events)):
-        if events[i] < REJECTED:
-            next_[_bucket(np.uint64(words[i]), shift) * whole + np.uint64(1)] += 1
-    next_[0] = at
-    for b in range(buckets):
-        next_[b + 1] += next_[b]
-    starts[:] = next_
-    for i in range(len(events)):
-        if events[i] < REJECTED:
-            b = _bucket(np.uint64(words[i]), shift) * whole
-            k = next_[b]
-            next_[b] = k + 1
-            out_ids[k] = ids[i]
-            out_events[k] = events[i]
-
-
-@njit(cache=True, nogil=True)
-def _number_on(ids, starts, bucket, block, row, done, n, keys, slots, unique, counts, numbers):
-    """Number the ids of a bucket from a row on, with `n` known so far, until they or the room for new ones end."""
+def _number_on(ids, row, n, keys, slots, unique, counts, numbers):
+    """Number ids from a row on, with `n` known so far, until they or the room for new ones end: (row, known)."""
     mask = np.uint64(len(slots) - 1)
     shift = np.uint64(0)
     while mask >> shift:
         shift += np.uint64(1)
     shift = np.uint64(64) - shift
-    while block < len(starts):
-        for i in range(max(row, starts[block, bucket]), starts[block, bucket + 1]):
-            key = ids[i]
-            word = np.uint64(key)
-            h = ((word ^ word >> np.uint64(31)) * _OTHER) >> shift
-            while slots[h] != _EMPTY and keys[h] != key:
-                h = (h + np.uint64(1)) & mask
-            k = slots[h]
-            if k == _EMPTY:
-                if n == len(unique):
-                    return block, i, done, n
-                k = np.int32(n)
-                keys[h], slots[h], unique[n], counts[n] = key, k, key, 0
-                n += 1
-            counts[k] += 1
-            numbers[done] = k
-            done += 1
-        block += 1
-        row = 0
-    return block, row, done, n
+    for i in range(row, len(ids)):
+        key = ids[i]
+        word = np.uint64(key)
+        h = ((word ^ word >> np.uint64(31)) * _OTHER) >> shift
+        while slots[h] != _EMPTY and keys[h] != key:
+            h = (h + np.uint64(1)) & mask
+        k = slots[h]
+        if k == _EMPTY:
+            if n == len(unique):
+                return i, n
+            k = np.int32(n)
+            keys[h], slots[h], unique[n], counts[n] = key, k, key, 0
+            n += 1
+        counts[k] += 1
+        numbers[i] = k
+    return len(ids), n
 
 
 @njit(cache=True, nogil=True)
-def number(ids, starts, bucket, numbers):
-    """Number a bucket's ids, into `numbers`, in the order in which they first appear: (the distinct ids, their counts).
-
-    The bucket's rows are starts[k, bucket] to starts[k, bucket + 1] of every block k.
-    """
+def number(ids, numbers):
+    """Number ids, into `numbers`, in the order in which they first appear: (the distinct ids, their counts)."""
     room = 1 << 11
     unique, counts = np.empty(room, np.int64), np.empty(room, np.int64)
     keys, slots = np.empty(2 * room, np.int64), np.full(2 * room, _EMPTY, np.int32)
-    block, row, done, n = _number_on(ids, starts, bucket, 0, 0, 0, 0, keys, slots, unique, counts, numbers)
-    while block < len(starts):  # half full: a table four times as large, in which the known ids keep their numbers
+    row, n = _number_on(ids, 0, 0, keys, slots, unique, counts, numbers)
+    while row < len(ids):  # half full: a table four times as large, in which the known ids keep their numbers
         room *= 4
         known, counted = unique[:n], counts[:n]
         unique, counts = np.empty(room, np.int64), np.empty(room, np.int64)
         keys, slots = np.empty(2 * room, np.int64), np.full(2 * room, _EMPTY, np.int32)
-        all_known = np.array([[0, n]])
-        _number_on(known, all_known, 0, 0, 0, 0, 0, keys, slots, unique, counts, np.empty(n, np.int32))
+        _number_on(known, 0, 0, keys, slots, unique, counts, np.empty(n, np.int32))
         counts[:n] = counted
-        block, row, done, n = _number_on(ids, starts, bucket, block, row, done, n, keys, slots, unique, counts, numbers)
+        row, n = _number_on(ids, row, n, keys, slots, unique, counts, numbers)
     return unique[:n], counts[:n]
 
 
@@ -153,16 +110,13 @@ def lay(numbers, counts, order):
 
 
 @njit(cache=True, nogil=True)
-def _lay_events(events, starts, bucket, numbers, counts, order, laid):
-    """As `lay`, but moving a bucket's events themselves, into `laid`: one random write a ping, no gather after it."""
+def _lay_events(events, numbers, counts, order, laid):
+    """As `lay`, but moving the events themselves, into `laid`: one random write a ping, no gather after it."""
     at, begin = _offsets(counts, order)
-    done = 0
-    for block in range(len(starts)):
-        for i in range(starts[block, bucket], starts[block, bucket + 1]):
-            k = at[numbers[done]]
-            at[numbers[done]] = k + 1
-            laid[k] = events[i]
-            done += 1
+    for i in range(len(events)):
+        k = at[numbers[i]]
+        at[numbers[i]] = k + 1
+        laid[k] = events[i]
     return begin
 
 
@@ -229,29 +183,27 @@ class Room:
         self._size = -1
 
     def of(self, n: int) -> tuple[np.ndarray, ...]:
-        """(numbers, laid, who, place, arrive, depart, pings, inner), each at least `n` long."""
+        """(ids, events, numbers, laid, who, place, arrive, depart, pings, inner), each at least `n` long."""
         if n > self._size:
             self._size = n + n // 4
-            kinds = (np.int32, np.uint32, np.int32, np.int16, np.int32, np.int32, np.int32, np.int32)
+            kinds = ["int64", "uint32", "int32", "uint32", "int32", "int16", "int32", "int32", "int32", "int32"]
             self._arrays = tuple(pages(self._size, kind) for kind in kinds)
         return self._arrays
 
 
 def stays_of_bucket(
-    ids: np.ndarray, events: np.ndarray, starts: np.ndarray, bucket: int, max_silence: int, room: Room
+    ids: np.ndarray, events: np.ndarray, max_silence: int, room: Room
 ) -> tuple[np.ndarray, list[np.ndarray], int]:
     """One bucket's pings of one day to its stays, sorted by (subscriber, arrive, place).
 
-    `ids` int64 and `events` uint32 (schema.SECOND_SHIFT tells the bits) hold blocks of rows grouped by bucket; those
-    of this one are starts[k, bucket] to starts[k, bucket + 1] of every block k, in any order of time. Returns
-    (distinct ids ascending, [who, place, arrive, depart, pings, inner], pings merged): `who` indexes the ids, times
-    are seconds of the day.
+    `ids` int64 and `events` uint32 (schema.SECOND_SHIFT tells the bits), a row a ping, in any order; in that of time
+    it is fastest. Returns (distinct ids ascending, [who, place, arrive, depart, pings, inner], pings merged): `who`
+    indexes the ids, times are seconds of the day.
     """
-    n = int((starts[:, bucket + 1] - starts[:, bucket]).sum())
-    numbers, laid, *columns = room.of(n)
-    unique, counts = number(ids, starts, bucket, numbers)
+    _, _, numbers, laid, *columns = room.of(len(ids))
+    unique, counts = number(ids, numbers)
     order = np.argsort(unique)
-    begin = _lay_events(events, starts, bucket, numbers, counts, order, laid)
+    begin = _lay_events(events, numbers, counts, order, laid)
     k, merged = _runs(laid, begin, max_silence, *columns)
     return unique[order], [column[:k].copy() for column in columns], merged
 
@@ -427,13 +379,6 @@ def _stitch(who, place, arrive, depart, pings, inner, max_silence, flicker):
 # ---------------------------------------------------------------------------------------------------- time and ids
 
 
-def whole_seconds(span: timedelta, what: str) -> int:
-    """A length of time as whole seconds; one below zero or with a fraction is refused."""
-    if span < timedelta(0) or span.microseconds:
-        raise InputError(f"{what} is {span}: it must be whole seconds, 0 or more")
-    return span.days * 86400 + span.seconds
-
-
 def days_of(seconds: np.ndarray, tz: str) -> tuple[np.ndarray, np.ndarray]:
     """(day index of every UTC second, midnights of those days): calendar days in `tz`, counted from the first seen."""
     if not len(seconds):
@@ -556,9 +501,10 @@ def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX
     room = Room()
     by_day = np.argsort(day, kind="stable")
     ids, events = ids[by_day], events[by_day]
-    edges = np.searchsorted(day[by_day], np.arange(len(starts))).reshape(1, -1)  # one block, a day for a bucket
+    edges = np.searchsorted(day[by_day], np.arange(len(starts)))
     for d in np.unique(day):
-        unique, columns, _ = stays_of_bucket(ids, events, edges, d, silence, room)
+        mine = slice(edges[d], edges[d + 1])
+        unique, columns, _ = stays_of_bucket(ids[mine], events[mine], silence, room)
         pieces.append(stays_table(unique, names, places, columns, starts[d]))
     if not pieces:
         return no_stays(table["subscriber"].type)

@@ -12,7 +12,7 @@ from numba import njit
 
 from travelcard.errors import InputError
 from travelcard.places import is_abroad
-from travelcard.schema import CORRECTIONS, VISITS, midnights
+from travelcard.schema import CORRECTIONS, VISITS, midnights, whole_seconds
 from travelcard.stays import (
     MAX_SILENCE,
     days_of,
@@ -22,7 +22,6 @@ from travelcard.stays import (
     sorted_stays,
     stitched,
     timestamps,
-    whole_seconds,
 )
 
 __all__ = ["visits"]

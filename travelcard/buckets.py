@@ -1,0 +1,240 @@
+"""A day's clean pings, scattered into buckets as they are read, in memory as long as there is room, then on disk.
+
+Every thread that reads has an `Arena` of its own: chunks of rows, each of one bucket. A full arena goes to a file that
+has no name, so that nothing of it outlives the process. A bucket is gathered from all arenas in the order of the
+input, which is nearly the order of time, and that is why the kernel's sort is short.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from travelcard.errors import InputError
+from travelcard.ingest import Numbers, Sieve, Sifted, event_of, value_of
+from travelcard.schema import REJECTED, SECOND_SHIFT
+from travelcard.stays import Names, Room, pages
+
+__all__ = ["Arena", "gather", "ranked"]
+
+PING = 12  # bytes: an id and an event
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _bucket(word: np.uint64, shift: np.uint64) -> np.uint64:
+    """`schema.bucket_of` for the word of one subscriber; `shift` is 64 less the bits of a bucket number."""
+    return ((word ^ word >> np.uint64(32)) * _GOLDEN) >> shift
+
+
+class _Chunks(NamedTuple):
+    """An arena as the kernels fill it: chunk c is rows c * size to (c + 1) * size."""
+
+    ids: np.ndarray
+    events: np.ndarray
+    tail: np.ndarray  # of each bucket, where its next row goes
+    limit: np.ndarray  # and where its chunk ends
+    free: np.ndarray  # the first chunk that is nobody's, and how many there are in all
+    owner: np.ndarray  # the bucket of each chunk
+    order: np.ndarray  # the piece of the input that a chunk was begun in
+    size: int
+    shift: np.uint64
+    whole: np.uint64  # 0 where there is one bucket: a shift by 64 is undefined, so it is the first half of two
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _put(chunks, word, who, event, piece):
+    """Write one ping; False when its bucket wants a chunk and none is free."""
+    b = _bucket(np.uint64(word), chunks.shift) * chunks.whole
+    k = chunks.tail[b]
+    if k == chunks.limit[b]:
+        c = chunks.free[0]
+        if c == chunks.free[1]:
+            return False
+        chunks.free[0] = c + 1
+        chunks.owner[c], chunks.order[c] = b, piece
+        k = c * chunks.size
+        chunks.limit[b] = k + chunks.size
+    chunks.ids[k], chunks.events[k] = who, event
+    chunks.tail[b] = k + 1
+    return True
+
+
+@njit(cache=True, nogil=True)
+def _put_rows(chunks, words, who, events, piece, row):
+    """Write the rows that are not rejected, from a row on: the row reached, all or where the chunks ended."""
+    for i in range(row, len(events)):
+        if events[i] < REJECTED and not _put(chunks, words[i], who[i], events[i], piece):
+            return i
+    return len(events)
+
+
+@njit(cache=True, nogil=True)
+def _put_numbers(chunks, ids, times, cells, valid, unit, start, length, table, missing, local, piece, row, rest, n):
+    """Decide rows of numbers and write the clean pings, from a row on: (row reached, left over, on the local day).
+
+    Clean in this one pass is what is plainly so; the other rows are listed in `rest`, after its first `n`. `valid` is a
+    bitmap of the rows without a null. The last number is of pings on the day if their times are taken for local ones.
+    """
+    begin, span = start * unit, np.uint64(length * unit)
+    mask = np.uint64(len(table) // 2 - 1)
+    elsewhere = 0
+    for i in range(row, len(ids)):
+        since = np.uint64(times[i] - begin)  # wraps round for what lies before the day
+        location = value_of(cells[i], table, mask, missing)
+        whole = valid[i >> 3] >> (i & 7) & 1
+        if whole and ids[i] >= 0 and since < span and cells[i] >= 0 and location >= 0:
+            event = event_of(since, unit, location)
+            if not _put(chunks, ids[i], ids[i], event, piece):
+                return i, n, elsewhere
+            elsewhere += local <= np.int64(event >> SECOND_SHIFT) < local + 86_400
+        else:
+            rest[n] = i
+            n += 1
+    return len(ids), n, elsewhere
+
+
+class _Run(NamedTuple):
+    """Rows of one bucket, in memory or in the file: the piece they begin in, where they stand, how many."""
+
+    order: int
+    spilled: bool
+    at: int
+    rows: int
+
+
+class Arena:
+    """What one thread has read: pings in chunks by bucket, and text subscribers under numbers of its own.
+
+    `rows` are held in memory at most; `folder` is where the file for the others is made.
+    """
+
+    def __init__(self, buckets: int, rows: int, folder: Path) -> None:
+        self.names: Names | None = None
+        self.spilled = 0  # bytes
+        self._folder = folder
+        bits = buckets.bit_length() - 1
+        size = min(max((1 << 18) // buckets, 64), 4096)  # what 64 buckets fill in about a quarter of a row group
+        count = rows // size + 2 * buckets
+        self._chunks = _Chunks(
+            pages(count * size, np.int64),
+            pages(count * size, np.uint32),
+            np.zeros(buckets, np.int64),
+            np.zeros(buckets, np.int64),
+            np.array([0, count]),
+            np.empty(count, np.int16),
+            np.empty(count, np.int32),
+            size,
+            np.uint64(64 - max(bits, 1)),
+            np.uint64(bits > 0),
+        )
+        self._file: BinaryIO | None = None
+        self._runs: list[list[_Run]] = [[] for _ in range(buckets)]
+
+    def put(self, sifted: Sifted, piece: int) -> None:
+        """Add the clean rows of a sifted block."""
+        ids = words = sifted.ids
+        if isinstance(ids, pa.Array):
+            self.names = self.names or Names()
+            ids = self.names.number(ids, sifted.events)
+            words = self.names.words(ids)
+        row = 0
+        while (row := _put_rows(self._chunks, words, ids, sifted.events, piece, row)) < len(sifted.events):
+            self._spill()
+
+    def put_numbers(self, numbers: Numbers, sieve: Sieve, piece: int) -> tuple[np.ndarray, int]:
+        """Add what is plainly clean of a batch: (the rows left over, pings on the day if times are local)."""
+        rest = np.empty(len(numbers.ids), np.int32)
+        row = left = elsewhere = 0
+        while True:
+            row, left, more = _put_numbers(
+                self._chunks, numbers.ids, numbers.times, numbers.cells, numbers.valid, numbers.unit, sieve.start,
+                sieve.length, sieve.cell_table, sieve.missing, sieve.local, piece, row, rest, left,
+            )  # fmt: skip
+            elsewhere += more
+            if row == len(numbers.ids):
+                return rest[:left].copy(), elsewhere
+            self._spill()
+
+    def _held(self, bucket: int) -> list[_Run]:
+        """The chunks of a bucket in memory, in order; all but the last are full."""
+        chunks, size = self._chunks, self._chunks.size
+        mine = np.flatnonzero(chunks.owner[: chunks.free[0]] == bucket).tolist()
+        ends = [(c + 1) * size for c in mine]
+        ends[-1:] = [int(chunks.tail[bucket])] if mine else []
+        return [_Run(int(chunks.order[c]), False, c * size, end - c * size) for c, end in zip(mine, ends, strict=True)]
+
+    def _spill(self) -> None:
+        """Write everything in memory to the file, by bucket, and begin anew."""
+        chunks = self._chunks
+        try:
+            if self._file is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  it lives as long as the arena
+            for bucket, runs in enumerate(self._runs):
+                for run in self._held(bucket):
+                    rows = slice(run.at, run.at + run.rows)
+                    runs.append(run._replace(spilled=True, at=self.spilled))
+                    self.spilled += self._file.write(chunks.ids[rows].data)
+                    self.spilled += self._file.write(chunks.events[rows].data)
+            self._file.flush()
+        except OSError as error:
+            raise InputError(f"{self._folder} cannot hold the pings for which memory has no room: {error}") from error
+        chunks.tail[:] = chunks.limit[:] = chunks.free[0] = 0
+
+    def runs(self, bucket: int) -> list[_Run]:
+        """All rows of a bucket, in the order in which they came."""
+        return self._runs[bucket] + self._held(bucket)
+
+    def copy(self, run: _Run, ids: np.ndarray, events: np.ndarray) -> None:
+        """Write a run's rows into arrays of their length."""
+        if self._file is not None and run.spilled:
+            wanted = ids.nbytes + events.nbytes
+            if os.preadv(self._file.fileno(), [ids.data, events.data], run.at) != wanted:
+                raise InputError(f"{self._folder}: a file of pings that was written a moment ago cannot be read again")
+            return
+        ids[:] = self._chunks.ids[run.at : run.at + run.rows]
+        events[:] = self._chunks.events[run.at : run.at + run.rows]
+
+
+def ranked(arenas: Sequence[Arena]) -> tuple[pa.Array | None, list[np.ndarray]]:
+    """(the text subscribers of all arenas, bytewise in order; for each arena, the rank of its numbers among them).
+
+    None and no ranks where subscribers are integers.
+    """
+    named = [arena.names for arena in arenas if arena.names is not None]
+    if not named:
+        return None, []
+    every = named[0]
+    none = np.empty(0, np.int64)
+    numbers = [
+        none if arena.names is None else every.number(arena.names.texts(), np.zeros(len(arena.names), np.uint32))
+        for arena in arenas
+    ]
+    order, rank = every.ranked()
+    return order, [rank[n] for n in numbers]
+
+
+def gather(
+    arenas: Sequence[Arena], ranks: Sequence[np.ndarray], bucket: int, room: Room
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pings of one bucket, ids and events, in the order of the input's pieces; arrays of `room`."""
+    runs = [(run, i) for i, arena in enumerate(arenas) for run in arena.runs(bucket)]
+    runs.sort(key=lambda pair: pair[0].order)
+    n = sum(run.rows for run, _ in runs)
+    ids, events, *_ = room.of(n)
+    at = 0
+    for run, i in runs:
+        mine = ids[at : at + run.rows]
+        arenas[i].copy(run, mine, events[at : at + run.rows])
+        if ranks:
+            mine[:] = ranks[i][mine]
+        at += run.rows
+    return ids[:n], events[:n]
