@@ -38,7 +38,7 @@ from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, bucket_of
 from travelcard.sources import Piece, Reading, pieces_of
-from travelcard.stays import Room, id_codes, lay, number, stays_of_bucket, stays_table
+from travelcard.stays import Room, id_codes, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import visits_of_sorted, window_of, without_corrected
 
@@ -182,8 +182,8 @@ def run_stays(
     def task(bucket: int) -> tuple[Written | None, int, int]:
         if not hasattr(rooms, "own"):
             rooms.own = Room()
-        ids, events = gather(arenas, ranks, bucket, rooms.own)
-        unique, columns, merged = stays_of_bucket(ids, events, layout.max_silence_s, rooms.own)
+        runs, n = gather(arenas, ranks, bucket)
+        unique, columns, merged = stays_of_bucket(runs, n, layout.max_silence_s, rooms.own)
         if not len(unique):
             return None, 0, 0
         table = stays_table(unique, names, codes, columns, wanted.start)
@@ -238,12 +238,10 @@ def _accept(counts: Counts, wanted: Sieve, day: date, max_rejected: float) -> No
 def _sorted(table: pa.Table) -> pa.Table:
     """Sorted files of several days, laid one after the other, as one table sorted by (subscriber, arrive, place).
 
-    Days are in order and subscribers never meet, so a stable grouping by subscriber is all the sorting it takes.
+    Days are in order, so a stable sort by subscriber is all it takes, and a merge sort finds the runs.
     """
     ids, _ = id_codes(table["subscriber"])
-    numbers = np.empty(len(ids), np.int32)
-    unique, counts = number(ids, numbers)
-    return table.take(pa.array(lay(numbers, counts, np.argsort(unique))))
+    return table.take(pa.array(np.argsort(ids, kind="stable")))
 
 
 def run_cards(

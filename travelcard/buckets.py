@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -20,7 +20,7 @@ from numba import njit
 from travelcard.errors import InputError
 from travelcard.ingest import Numbers, Sieve, Sifted, event_of, value_of
 from travelcard.schema import REJECTED, SECOND_SHIFT
-from travelcard.stays import Names, Room, pages
+from travelcard.stays import Names, packed, pages
 
 __all__ = ["Arena", "gather", "ranked"]
 
@@ -35,12 +35,10 @@ def _bucket(word: np.uint64, shift: np.uint64) -> np.uint64:
 
 
 class _Chunks(NamedTuple):
-    """An arena as the kernels fill it: chunk c is rows c * size to (c + 1) * size."""
+    """An arena as the kernels fill it: chunk c is pings c * size to (c + 1) * size, `size` being a power of two."""
 
-    ids: np.ndarray
-    events: np.ndarray
-    tail: np.ndarray  # of each bucket, where its next row goes
-    limit: np.ndarray  # and where its chunk ends
+    pings: np.ndarray  # uint32, (n, 3), see stays.packed: one array, for one stream of writes a bucket and not two
+    tail: np.ndarray  # of each bucket, where its next ping goes, unless that is the start of a chunk
     free: np.ndarray  # the first chunk that is nobody's, and how many there are in all
     owner: np.ndarray  # the bucket of each chunk
     order: np.ndarray  # the piece of the input that a chunk was begun in
@@ -52,17 +50,16 @@ class _Chunks(NamedTuple):
 @njit(cache=True, nogil=True, inline="always")
 def _put(chunks, word, who, event, piece):
     """Write one ping; False when its bucket wants a chunk and none is free."""
-    b = _bucket(np.uint64(word), chunks.shift) * chunks.whole
+    b = np.int64(_bucket(np.uint64(word), chunks.shift) * chunks.whole)
     k = chunks.tail[b]
-    if k == chunks.limit[b]:
+    if k & (chunks.size - 1) == 0:
         c = chunks.free[0]
         if c == chunks.free[1]:
             return False
         chunks.free[0] = c + 1
         chunks.owner[c], chunks.order[c] = b, piece
         k = c * chunks.size
-        chunks.limit[b] = k + chunks.size
-    chunks.ids[k], chunks.events[k] = who, event
+    chunks.pings[k, 0], chunks.pings[k, 1], chunks.pings[k, 2] = np.uint32(who), np.uint32(who >> 32), event
     chunks.tail[b] = k + 1
     return True
 
@@ -121,12 +118,10 @@ class Arena:
         self.spilled = 0  # bytes
         self._folder = folder
         bits = buckets.bit_length() - 1
-        size = min(max((1 << 18) // buckets, 64), 4096)  # what 64 buckets fill in about a quarter of a row group
+        size = min(max((1 << 18) // buckets, 64), 4096)  # pings: what 64 buckets fill in about a quarter of a row group
         count = rows // size + 2 * buckets
         self._chunks = _Chunks(
-            pages(count * size, np.int64),
-            pages(count * size, np.uint32),
-            np.zeros(buckets, np.int64),
+            pages(3 * count * size, np.uint32).reshape(-1, 3),
             np.zeros(buckets, np.int64),
             np.array([0, count]),
             np.empty(count, np.int16),
@@ -180,28 +175,25 @@ class Arena:
                 self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  it lives as long as the arena
             for bucket, runs in enumerate(self._runs):
                 for run in self._held(bucket):
-                    rows = slice(run.at, run.at + run.rows)
                     runs.append(run._replace(spilled=True, at=self.spilled))
-                    self.spilled += self._file.write(chunks.ids[rows].data)
-                    self.spilled += self._file.write(chunks.events[rows].data)
+                    self.spilled += self._file.write(chunks.pings[run.at : run.at + run.rows].data)
             self._file.flush()
         except OSError as error:
             raise InputError(f"{self._folder} cannot hold the pings for which memory has no room: {error}") from error
-        chunks.tail[:] = chunks.limit[:] = chunks.free[0] = 0
+        chunks.tail[:] = chunks.free[0] = 0
 
     def runs(self, bucket: int) -> list[_Run]:
         """All rows of a bucket, in the order in which they came."""
         return self._runs[bucket] + self._held(bucket)
 
-    def copy(self, run: _Run, ids: np.ndarray, events: np.ndarray) -> None:
-        """Write a run's rows into arrays of their length."""
-        if self._file is not None and run.spilled:
-            wanted = ids.nbytes + events.nbytes
-            if os.preadv(self._file.fileno(), [ids.data, events.data], run.at) != wanted:
-                raise InputError(f"{self._folder}: a file of pings that was written a moment ago cannot be read again")
-            return
-        ids[:] = self._chunks.ids[run.at : run.at + run.rows]
-        events[:] = self._chunks.events[run.at : run.at + run.rows]
+    def pings(self, run: _Run) -> np.ndarray:
+        """The pings of a run."""
+        if self._file is None or not run.spilled:
+            return self._chunks.pings[run.at : run.at + run.rows]
+        out = np.empty((run.rows, 3), np.uint32)
+        if os.preadv(self._file.fileno(), [out.data], run.at) != out.nbytes:
+            raise InputError(f"{self._folder}: pings that were written there a moment ago cannot be read again")
+        return out
 
 
 def ranked(arenas: Sequence[Arena]) -> tuple[pa.Array | None, list[np.ndarray]]:
@@ -222,19 +214,15 @@ def ranked(arenas: Sequence[Arena]) -> tuple[pa.Array | None, list[np.ndarray]]:
     return order, [rank[n] for n in numbers]
 
 
-def gather(
-    arenas: Sequence[Arena], ranks: Sequence[np.ndarray], bucket: int, room: Room
-) -> tuple[np.ndarray, np.ndarray]:
-    """The pings of one bucket, ids and events, in the order of the input's pieces; arrays of `room`."""
+def gather(arenas: Sequence[Arena], ranks: Sequence[np.ndarray], bucket: int) -> tuple[Iterator[np.ndarray], int]:
+    """The pings of one bucket, run by run in the order of the input's pieces, and how many they are."""
     runs = [(run, i) for i, arena in enumerate(arenas) for run in arena.runs(bucket)]
     runs.sort(key=lambda pair: pair[0].order)
-    n = sum(run.rows for run, _ in runs)
-    ids, events, *_ = room.of(n)
-    at = 0
-    for run, i in runs:
-        mine = ids[at : at + run.rows]
-        arenas[i].copy(run, mine, events[at : at + run.rows])
-        if ranks:
-            mine[:] = ranks[i][mine]
-        at += run.rows
-    return ids[:n], events[:n]
+
+    def each() -> Iterator[np.ndarray]:
+        for run, i in runs:
+            pings = arenas[i].pings(run)
+            # text subscribers: the thread's own number becomes the rank of the name
+            yield packed(ranks[i][pings[:, 0]], pings[:, 2]) if ranks else pings
+
+    return each(), sum(run.rows for run, _ in runs)

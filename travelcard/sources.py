@@ -84,6 +84,11 @@ class Batch:
         return Batch(self.file, columns, self.numeric, self.row, rows if self.at is None else self.at[rows])
 
 
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column in one piece; one that is in one piece already is not copied, as combine_chunks would."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def _taken(column: pa.Array, rows: np.ndarray) -> pa.Array:
     if pa.types.is_string_view(column.type):  # as Polars writes text, and Arrow cannot take from
         return pl.Series(column)[rows].to_arrow().cast(pa.string())
@@ -156,7 +161,7 @@ def _batch(file: str, row: int, table: pa.Table | pa.RecordBatch, chosen: Mappin
     columns = {}
     for name, source in chosen.items():
         column = table.column(source)
-        columns[name] = decoded(column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column)
+        columns[name] = decoded(_whole(column) if isinstance(column, pa.ChunkedArray) else column)
     return Batch(file, columns, numeric, row)
 
 

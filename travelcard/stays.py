@@ -7,7 +7,7 @@ cuts the runs. Nothing is sorted globally and no interpreter lock is held (DESIG
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -44,80 +44,61 @@ _EMPTY = np.int32(-1)
 
 
 @njit(cache=True, nogil=True)
-def _number_on(ids, row, n, keys, slots, unique, counts, numbers):
-    """Number ids from a row on, with `n` known so far, until they or the room for new ones end: (row, known)."""
-    mask = np.uint64(len(slots) - 1)
+def _number(pings, row, table, known, numbers, events):
+    """Number the subscribers of pings from a row on: (the row reached, subscribers known).
+
+    A number is a slot of the open-addressing table, whose slots hold an id and a count side by side, so that a probe is
+    one cache line; a count of 0 is a free slot. It stops where the table is half full.
+    """
+    mask = np.uint64(len(table) // 2 - 1)
     shift = np.uint64(0)
     while mask >> shift:
         shift += np.uint64(1)
     shift = np.uint64(64) - shift
-    for i in range(row, len(ids)):
-        key = ids[i]
-        word = np.uint64(key)
+    for i in range(row, len(pings)):
+        word = np.uint64(pings[i, 1]) << np.uint64(32) | np.uint64(pings[i, 0])
+        key = np.int64(word)
         h = ((word ^ word >> np.uint64(31)) * _OTHER) >> shift
-        while slots[h] != _EMPTY and keys[h] != key:
+        while table[2 * h + 1] and table[2 * h] != key:
             h = (h + np.uint64(1)) & mask
-        k = slots[h]
-        if k == _EMPTY:
-            if n == len(unique):
-                return i, n
-            k = np.int32(n)
-            keys[h], slots[h], unique[n], counts[n] = key, k, key, 0
-            n += 1
-        counts[k] += 1
-        numbers[i] = k
-    return len(ids), n
+        if not table[2 * h + 1]:
+            if 4 * known >= len(table):
+                return i, known
+            known += 1
+            table[2 * h] = key
+        table[2 * h + 1] += 1
+        numbers[i] = h
+        events[i] = pings[i, 2]
+    return len(pings), known
 
 
 @njit(cache=True, nogil=True)
-def number(ids, numbers):
-    """Number ids, into `numbers`, in the order in which they first appear: (the distinct ids, their counts)."""
-    room = 1 << 11
-    unique, counts = np.empty(room, np.int64), np.empty(room, np.int64)
-    keys, slots = np.empty(2 * room, np.int64), np.full(2 * room, _EMPTY, np.int32)
-    row, n = _number_on(ids, 0, 0, keys, slots, unique, counts, numbers)
-    while row < len(ids):  # half full: a table four times as large, in which the known ids keep their numbers
-        room *= 4
-        known, counted = unique[:n], counts[:n]
-        unique, counts = np.empty(room, np.int64), np.empty(room, np.int64)
-        keys, slots = np.empty(2 * room, np.int64), np.full(2 * room, _EMPTY, np.int32)
-        _number_on(known, 0, 0, keys, slots, unique, counts, np.empty(n, np.int32))
-        counts[:n] = counted
-        row, n = _number_on(ids, row, n, keys, slots, unique, counts, numbers)
-    return unique[:n], counts[:n]
+def _moved(table, larger):
+    """Lay the subscribers of a table into a larger one, empty so far: the new number of each old one."""
+    mask = np.uint64(len(larger) // 2 - 1)
+    shift = np.uint64(0)
+    while mask >> shift:
+        shift += np.uint64(1)
+    shift = np.uint64(64) - shift
+    moved = np.empty(len(table) // 2, np.int32)
+    for slot in range(len(table) // 2):
+        if table[2 * slot + 1]:
+            word = np.uint64(table[2 * slot])
+            h = ((word ^ word >> np.uint64(31)) * _OTHER) >> shift
+            while larger[2 * h + 1]:
+                h = (h + np.uint64(1)) & mask
+            larger[2 * h], larger[2 * h + 1], moved[slot] = table[2 * slot], table[2 * slot + 1], h
+    return moved
 
 
 @njit(cache=True, nogil=True)
-def _offsets(counts, order):
-    """(where each number's rows go, where each subscriber's begin), subscribers being laid in `order`."""
-    starts = np.zeros(len(counts) + 1, np.int64)
-    at = np.empty(len(counts), np.int64)
-    for r in range(len(order)):
-        at[order[r]] = starts[r]
-        starts[r + 1] = starts[r] + counts[order[r]]
-    return at, starts
-
-
-@njit(cache=True, nogil=True)
-def lay(numbers, counts, order):
-    """The counting sort by subscriber, stable: the row at each position."""
-    at, _ = _offsets(counts, order)
-    rows = np.empty(len(numbers), np.int64)
-    for i in range(len(numbers)):
-        rows[at[numbers[i]]] = i
-        at[numbers[i]] += 1
-    return rows
-
-
-@njit(cache=True, nogil=True)
-def _lay_events(events, numbers, counts, order, laid):
-    """As `lay`, but moving the events themselves, into `laid`: one random write a ping, no gather after it."""
-    at, begin = _offsets(counts, order)
+def _lay(events, numbers, table, laid):
+    """The counting sort by subscriber, stable: each slot of the table holds where its next event goes."""
     for i in range(len(events)):
-        k = at[numbers[i]]
-        at[numbers[i]] = k + 1
+        h = 2 * numbers[i] + 1
+        k = table[h]
+        table[h] = k + 1
         laid[k] = events[i]
-    return begin
 
 
 @njit(cache=True, nogil=True)
@@ -181,31 +162,57 @@ class Room:
 
     def __init__(self) -> None:
         self._size = -1
+        self.table = np.zeros(1 << 12, np.int64)
 
     def of(self, n: int) -> tuple[np.ndarray, ...]:
-        """(ids, events, numbers, laid, who, place, arrive, depart, pings, inner), each at least `n` long."""
+        """(numbers, events, laid, who, place, arrive, depart, pings, inner), each at least `n` long."""
         if n > self._size:
             self._size = n + n // 4
-            kinds = ["int64", "uint32", "int32", "uint32", "int32", "int16", "int32", "int32", "int32", "int32"]
+            kinds = ("int32", "uint32", "uint32", "int32", "int16", "int32", "int32", "int32", "int32")
             self._arrays = tuple(pages(self._size, kind) for kind in kinds)
         return self._arrays
 
 
+def packed(ids: np.ndarray, events: np.ndarray) -> np.ndarray:
+    """Pings as the kernel takes them, uint32 of shape (n, 3): the id's low and high half, and the event."""
+    out = np.empty((len(ids), 3), np.uint32)
+    out[:, :2] = np.ascontiguousarray(ids, np.int64).view(np.uint32).reshape(-1, 2)
+    out[:, 2] = events
+    return out
+
+
 def stays_of_bucket(
-    ids: np.ndarray, events: np.ndarray, max_silence: int, room: Room
+    runs: Iterable[np.ndarray], n: int, max_silence: int, room: Room
 ) -> tuple[np.ndarray, list[np.ndarray], int]:
     """One bucket's pings of one day to its stays, sorted by (subscriber, arrive, place).
 
-    `ids` int64 and `events` uint32 (schema.SECOND_SHIFT tells the bits), a row a ping, in any order; in that of time
-    it is fastest. Returns (distinct ids ascending, [who, place, arrive, depart, pings, inner], pings merged): `who`
-    indexes the ids, times are seconds of the day.
+    `runs` are arrays of pings (see `packed`; schema.SECOND_SHIFT tells the bits of an event), `n` in all, in any order;
+    in that of time it is fastest. Returns (distinct ids ascending, [who, place, arrive, depart, pings, inner], pings
+    merged): `who` indexes the ids, times are seconds of the day.
     """
-    _, _, numbers, laid, *columns = room.of(len(ids))
-    unique, counts = number(ids, numbers)
-    order = np.argsort(unique)
-    begin = _lay_events(events, numbers, counts, order, laid)
+    numbers, events, laid, *columns = room.of(n)
+    room.table[:] = 0
+    at = known = 0
+    for pings in runs:
+        row = 0
+        while True:
+            row, known = _number(pings, row, room.table, known, numbers[at:], events[at:])
+            if row == len(pings):
+                break
+            larger = np.zeros(4 * len(room.table), np.int64)
+            numbers[: at + row] = _moved(room.table, larger)[numbers[: at + row]]
+            room.table = larger
+        at += len(pings)
+    slots = np.flatnonzero(room.table[1::2])
+    ids = room.table[::2][slots]
+    order = np.argsort(ids)
+    slots = slots[order]
+    begin = np.zeros(len(slots) + 1, np.int64)
+    np.cumsum(room.table[1::2][slots], out=begin[1:])
+    room.table[2 * slots + 1] = begin[:-1]
+    _lay(events[:n], numbers, room.table, laid)
     k, merged = _runs(laid, begin, max_silence, *columns)
-    return unique[order], [column[:k].copy() for column in columns], merged
+    return ids[order], [column[:k].copy() for column in columns], merged
 
 
 @njit(cache=True, nogil=True)
@@ -504,7 +511,7 @@ def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX
     edges = np.searchsorted(day[by_day], np.arange(len(starts)))
     for d in np.unique(day):
         mine = slice(edges[d], edges[d + 1])
-        unique, columns, _ = stays_of_bucket(ids[mine], events[mine], silence, room)
+        unique, columns, _ = stays_of_bucket([packed(ids[mine], events[mine])], len(ids[mine]), silence, room)
         pieces.append(stays_table(unique, names, places, columns, starts[d]))
     if not pieces:
         return no_stays(table["subscriber"].type)
