@@ -146,7 +146,15 @@ def test_text_times_agree_with_the_standard_librarys_reading(cells):
 
 
 @pytest.mark.parametrize(
-    "text", ["?", "2022-13-14T00:00:00Z", "2022-03-14T25:00:00Z", "14.03.2022", "2022-03-14T04:00:00+99:00"]
+    "text",
+    [
+        "?",
+        "2022-03-14T04:00:60Z",
+        "2022-13-14T00:00:00Z",
+        "2022-03-14T25:00:00Z",
+        "14.03.2022",
+        "2022-03-14T04:00:00+99:00",
+    ],
 )
 def test_text_that_is_no_time_is_bad_time(text, cells):
     _, rejects = read(pl.DataFrame({"subscriber": [7], "time": [text], "cell": [1]}), cells=cells)
@@ -346,3 +354,100 @@ def test_files_are_read_in_order_and_named(tmp_path: Path, cells):
         pl.DataFrame({"subscriber": [i], "time": [NOON], "cell": [9]}).write_parquet(tmp_path / f"part-{i}.parquet")
     _, rejects = read(tmp_path / "part-*.parquet", cells=cells)
     assert [Path(f).name for f in rejects["file"]] == ["part-0.parquet", "part-1.parquet"]
+
+
+# ------------------------------------------------------------------------------------- what is in files that do not fit
+
+
+def chain(error: BaseException | None) -> str:
+    """Everything that a traceback of this error would print of messages."""
+    return (
+        ""
+        if error is None
+        else f"{error}\n{chain(error.__cause__ or (None if error.__suppress_context__ else error.__context__))}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("subscriber,time,plmn\n13800001234,2022-03-14T01:00:00Z\n", "expected 3 columns, got 2"),
+        ("subscriber,time,plmn\n13800001234,2022-03-14T01:00:00Z,44010,1\n", "expected 3 columns, got 4"),
+        ('subscriber,time,plmn\n"13800001234,2022-03-14T01:00:00Z,44010\n', "cannot be read"),
+        ("13800001234,2022-03-14T01:00:00Z,44010\n13800001234,2022-03-14T01:00:00Z,44010\n", "138****1234"),
+        ("subscriber,time,plmn,plmn\n1,2022-03-14T01:00:00Z,44010,44010\n", "name of 2 columns"),
+    ],
+)
+def test_no_number_of_a_csv_file_that_does_not_fit_is_in_its_error(text, words, tmp_path):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InputError, match=r"a\.csv") as caught:
+        read(tmp_path / "a.csv")
+    assert words in str(caught.value)
+    assert "13800001234" not in chain(caught.value)
+
+
+def test_a_csv_file_that_is_not_in_utf_8_is_named(tmp_path):
+    for header in ("备注", "x"):
+        text = f"subscriber,time,plmn,{header}\n1,2022-03-14T01:00:00Z,44010,备\n"
+        (tmp_path / "a.csv").write_bytes(text.encode("gb18030"))
+        refused(tmp_path / "a.csv", "a.csv", "UTF-8")
+
+
+def test_files_with_integer_and_with_text_subscribers_are_no_day(tmp_path):
+    for name, ids in (("a", [1]), ("b", ["1"])):
+        table = pl.DataFrame({"subscriber": ids, "time": [NOON], "plmn": ["44010"]})
+        table.write_parquet(tmp_path / f"{name}.parquet")
+    refused(str(tmp_path / "*.parquet"), "subscriber_type")
+    assert len(read(str(tmp_path / "*.parquet"), subscriber_type="string")[0]) == 2
+
+
+def test_a_dictionary_of_integers_is_integers():
+    ids = pa.array([5, -5]).dictionary_encode()
+    table = pa.table({"subscriber": ids, "time": pa.array([NOON, NOON]), "plmn": ["44010", "44010"]})
+    pings, rejects = read(table)
+    assert pings["subscriber"].to_list() == [5]
+    assert rejects["reason"].to_list() == ["null_subscriber"]
+
+
+@pytest.mark.parametrize("kind", [pl.Int64, pl.UInt32, pl.String, pl.Categorical])
+def test_plmns_are_text_or_integers(kind):
+    table = pl.DataFrame({"subscriber": [7], "time": [NOON], "plmn": pl.Series(["44010"]).cast(kind, strict=False)})
+    if kind in (pl.Int64, pl.UInt32):
+        table = table.with_columns(plmn=pl.lit(44010, kind))
+    assert read(table)[0]["place"].to_list() == ["JPN"]
+
+
+def test_a_column_without_any_value_may_have_no_type(cells):
+    table = pd.DataFrame({"subscriber": [1], "time": [NOON], "cell": [1], "plmn": [None]})
+    assert pa.table(table).schema.field("plmn").type == pa.null()
+    assert len(read(table, cells=cells)[0]) == 1
+    _, rejects = read(pa.table(table).set_column(0, "subscriber", pa.nulls(1)), cells=cells)
+    assert rejects["reason"].to_list() == ["null_subscriber"]
+
+
+def test_positions_may_be_decimals(places):
+    point = {"lat": pl.Series(["30.5"]).cast(pl.Decimal(9, 6)), "lon": pl.Series(["110.5"]).cast(pl.Decimal(9, 6))}
+    assert (
+        read(pl.DataFrame({"subscriber": [7], "time": [NOON], **point}), places=places)[0]["place"].item() == "330100"
+    )
+
+
+@pytest.mark.parametrize("day", ["2022-03-14", None, datetime(2022, 3, 14), date(9999, 12, 31), date(1, 1, 1)])
+def test_a_day_is_a_date(day, cells):
+    refused(
+        pl.DataFrame({"subscriber": [7], "time": [NOON], "cell": [1]}), "day: expected a date", day=day, cells=cells
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["20220314T040000Z", "2022-03-14T04Z", "20220314T12+08", "2022-03-14T0400Z", "20220314 04:00:00.5Z"]
+)
+def test_the_basic_format_and_hours_alone_are_iso_too(text, cells):
+    pings, _ = read(pl.DataFrame({"subscriber": [7], "time": [text], "cell": [1]}), cells=cells)
+    assert pings["time"].to_list() == [NOON]
+
+
+def test_the_number_in_a_shifted_field_is_not_kept():
+    table = pl.DataFrame({"subscriber": ["13800001234"], "time": ["13800001234"], "plmn": ["44010"]})
+    _, rejects = read(table)
+    assert rejects.select("reason", "value").rows() == [("bad_time", None)]

@@ -297,6 +297,13 @@ def test_times_before_1970_are_floored_too():
     assert rows(tc.stays(frame)) == [(7, "330100", -1, -1, 1, 1)]
 
 
+def test_nanoseconds_are_floored():
+    for nanoseconds, second in ((1_647_219_600_123_456_789, 1_647_219_600), (-1, -1)):
+        time = pl.Series([nanoseconds], dtype=pl.Int64).cast(pl.Datetime("ns", "UTC"))
+        found = tc.stays(pl.DataFrame({"subscriber": [7], "time": time, "place": ["330100"]}))
+        assert rows(found) == [(7, "330100", second, second, 1, 0)]
+
+
 def test_without_inner_no_ping_is_known_to_be_inner():
     assert rows(tc.stays(ping_frame(PINGS).drop("inner"))) == oracle.stays([(*ping[:3], False) for ping in PINGS])
 

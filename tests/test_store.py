@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
@@ -174,8 +175,8 @@ def rows(n: int = 4, **columns) -> pl.DataFrame:
 
 def test_a_day_of_which_most_is_rejected_is_refused_and_nothing_is_there(tmp_path):
     store = Store(tmp_path / "store")
-    with pytest.raises(GateError, match=r"3 of 4 pings are rejected \(75 % no_place; limit 50 %\)"):
-        run_stays(store, day=DAYS[1], pings=rows(plmn=pl.Series(["44010", "46000", "46000", "99999"])))
+    with pytest.raises(GateError, match=r"9 of 10 pings are rejected \(90 % no_place; limit 80 %\)"):
+        run_stays(store, day=DAYS[1], pings=rows(10, plmn=pl.Series(["44010"] + ["46000", "99999", "90112"] * 3)))
     assert not store.exists
     assert not list(tmp_path.iterdir())
 
@@ -224,3 +225,41 @@ def test_run_is_a_whole_night(tmp_path):
     assert stays.counts["subscribers"] == cards.counts["subscribers"] == 4
     assert store.card(2).colour == "yellow"
     assert [visit.name for visit in store.card("2").visits] == ["日本"]
+
+
+def test_pings_for_which_memory_has_no_room_go_to_disk_and_come_back(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 512)  # 64 pings a chunk, 16 chunks a thread
+    root, cells, store, _ = made
+    small = Store(tmp_path / "store", asked={"buckets": 8})
+    step = run_stays(small, day=DAYS[0], pings=pattern(root), cells=cells, reading=READING, memory=1)
+    assert step.counts["spilled"] > 12 * step.counts["clean"] / 2
+    assert_frame_equal(small.frame("stays"), store.frame("stays", day=DAYS[0]))
+    assert_frame_equal(small.frame("rejects"), store.frame("rejects", day=DAYS[0]))
+    assert not any(path.is_file() for path in small.scratch.rglob("*"))
+
+
+def test_a_stream_with_an_empty_batch(tmp_path):
+    moment = datetime(2022, 3, 14, 4, tzinfo=UTC)
+    table = pl.DataFrame({"subscriber": [7], "time": [moment], "cell": [1]}).to_arrow()
+    inventory = pl.DataFrame({"cell": [1], "lat": [30.25], "lon": [120.17]})
+    cells = tc.CellMap.build(inventory, places=tc.places.china())
+    stream = pa.RecordBatchReader.from_batches(
+        table.schema, [pa.RecordBatch.from_pylist([], table.schema), *table.to_batches()]
+    )
+    tc.run(Store(tmp_path), day=DAYS[1], pings=stream, cells=cells, policy=POLICY)
+    assert Store(tmp_path).frame("stays")["place"].to_list() == ["330100"]
+
+
+def test_explain_is_about_what_the_card_was_made_from(tmp_path):
+    def pings(day, lat, lon):
+        times = [datetime(2022, 3, day, hour, tzinfo=UTC) for hour in (1, 7)]
+        return pl.DataFrame({"subscriber": [13800001234] * 2, "time": times, "lat": [lat] * 2, "lon": [lon] * 2})
+
+    store = Store(tmp_path)
+    tc.run(store, day=DAYS[1], pings=pings(14, 30.25, 120.17), policy=POLICY)
+    made = store.explain(13800001234).as_dict()
+    tc.run(store, day=DAYS[0], pings=pings(13, 31.23, 121.47), policy=POLICY)  # a day that came late
+    assert store.explain(13800001234, as_of=AS_OF).as_dict() == made
+    run_stays(store, day=DAYS[1], pings=pings(14, 31.23, 121.47), places=tc.places.china())  # and one that was changed
+    assert store.explain(13800001234, as_of=AS_OF).stale
+    assert not store.explain(13800001234, as_of=DAYS[1]).stale

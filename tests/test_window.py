@@ -332,6 +332,16 @@ def test_a_correction_comes_before_all_else():
         assert same(day, Rules(), records=[other])["place"].to_list() == ["330100", "310000"]
 
 
+def test_pandas_has_timestamps_for_dates():
+    pytest.importorskip("pandas")
+    day = day_stays((0, "330100"), (5, "330100"))
+    record = correction_frame([(7, "330100", date(2022, 3, 14), date(2022, 3, 14))]).to_pandas()
+    assert tc.visits(stay_frame(day), as_of=AS_OF, policy=Rules(), corrections=record).is_empty()
+    record["from"] += timedelta(hours=1)
+    with pytest.raises(InputError, match="times of day"):
+        tc.visits(stay_frame(day), as_of=AS_OF, policy=Rules(), corrections=record)
+
+
 def test_with_all_corrected_nothing_was_seen():
     day = day_stays((0, "330100"), (5, "330100"))
     assert same(day, Rules(), records=[(7, "330100", date(2022, 1, 1), date(2022, 12, 31))]).is_empty()

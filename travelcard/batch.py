@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
@@ -36,7 +36,7 @@ from travelcard.ingest import (
 from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk
-from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, bucket_of
+from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, a_date, bucket_of
 from travelcard.sources import Piece, Reading, pieces_of
 from travelcard.stays import Room, id_codes, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
@@ -48,7 +48,7 @@ Report = Callable[[dict[str, Any]], None]
 Progress = Callable[[str, int, int], None]
 MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
 ARENA_SHARE = 0.5  # of them for pings by bucket; the rest is decoded row groups, the kernel's scratch, and Python
-MAX_REJECTED = 0.5  # the share of rejected pings above which a day is refused: something is wrong with its input
+MAX_REJECTED = 0.8  # the share of rejected pings above which a day is refused: its input was misread as a whole
 
 
 def _quiet(*_: object) -> None:
@@ -103,9 +103,15 @@ class _Hand:
 
 
 def _read(
-    pieces: Sequence[Piece], reading: Reading, wanted: Sieve, store: Store, memory: int, progress: Progress
+    pieces: Sequence[Piece],
+    reading: Reading,
+    wanted: Sieve,
+    store: Store,
+    memory: int,
+    progress: Progress,
+    spilled: ExitStack,
 ) -> list[_Hand]:
-    """Every piece read, each by one thread with that thread's hand."""
+    """Every piece read, each by one thread with that thread's hand; `spilled` closes their files."""
     known = sum(piece.rows for piece in pieces) if all(piece.rows for piece in pieces) else memory
     rows = min(known, int(memory * ARENA_SHARE) // (PING * threads_here()))
     hands: list[_Hand] = []
@@ -115,7 +121,7 @@ def _read(
     def task(number: int, piece: Piece) -> int:
         with lock:
             if not free:
-                hands.append(_Hand(Arena(store.layout.buckets, rows, store.scratch)))
+                hands.append(_Hand(spilled.enter_context(Arena(store.layout.buckets, rows, store.scratch))))
                 free.append(hands[-1])
             hand = free.pop()
         hand.read(piece, number, reading, wanted)
@@ -166,37 +172,35 @@ def run_stays(
     layout = store.layout
     wanted = sieve(day, cells=cells, places=places, tz=layout.tz)
     pieces = pieces_of(pings, reading, day)
-    numeric = {piece.numeric for piece in pieces}
-    if len(numeric) > 1:
-        raise InputError(f"{day}: some files have integer subscribers and some have text: set subscriber_type")
-    hands = _read(pieces, reading, wanted, store, memory, progress)
-    counts = Counts()
-    for hand in hands:
-        counts.add(hand.counts)
-    _accept(counts, wanted, day, max_rejected)
-    layout = store.create("integer" if numeric.pop() else "string")
-    arenas = [hand.arena for hand in hands]
-    (names, ranks), codes = ranked(arenas), pa.array(wanted.codes)
-    rooms = local()
+    with ExitStack() as spilled:
+        hands = _read(pieces, reading, wanted, store, memory, progress, spilled)
+        counts = Counts()
+        for hand in hands:
+            counts.add(hand.counts)
+        _accept(counts, wanted, day, max_rejected)
+        layout = store.create("integer" if pieces[0].numeric else "string")
+        arenas = [hand.arena for hand in hands]
+        (names, ranks), codes = ranked(arenas), pa.array(wanted.codes)
+        rooms = local()
 
-    def task(bucket: int) -> tuple[Written | None, int, int]:
-        if not hasattr(rooms, "own"):
-            rooms.own = Room()
-        runs, n = gather(arenas, ranks, bucket)
-        unique, columns, merged = stays_of_bucket(runs, n, layout.max_silence_s, rooms.own)
-        if not len(unique):
-            return None, 0, 0
-        table = stays_table(unique, names, codes, columns, wanted.start)
-        return store.write(STAYS, table, {"day": day, "bucket": bucket}), len(unique), merged
+        def task(bucket: int) -> tuple[Written | None, int, int]:
+            if not hasattr(rooms, "own"):
+                rooms.own = Room()
+            runs, n = gather(arenas, ranks, bucket)
+            unique, columns, merged = stays_of_bucket(runs, n, layout.max_silence_s, rooms.own)
+            if not len(unique):
+                return None, 0, 0
+            table = stays_table(unique, names, codes, columns, wanted.start)
+            return store.write(STAYS, table, {"day": day, "bucket": bucket}), len(unique), merged
 
-    files: list[Written] = []
-    subscribers = merged = 0
-    with _pool() as pool:
-        for written, people, repeated in pool.map(task, range(layout.buckets)):
-            files += [written] if written is not None else []
-            subscribers += people
-            merged += repeated
-            progress("stays", len(files), layout.buckets)
+        files: list[Written] = []
+        subscribers = merged = 0
+        with _pool() as pool:
+            for written, people, repeated in pool.map(task, range(layout.buckets)):
+                files += [written] if written is not None else []
+                subscribers += people
+                merged += repeated
+                progress("stays", len(files), layout.buckets)
     rejects = [table for hand in hands for table in hand.rejects]
     lost = pa.concat_tables([REJECTS.arrow().empty_table(), *rejects]).sort_by(
         [("file", "ascending"), ("row", "ascending")]
@@ -382,6 +386,8 @@ def run(
     time_unit: str | None = None,
     timezone: str | None = None,
     subscriber_type: str | None = None,
+    max_rejected: float = MAX_REJECTED,
+    memory: int = MEMORY,
 ) -> tuple[Step, Step]:
     """One night: the stays of `day`, then every card as of the day after.
 
@@ -403,6 +409,10 @@ def run(
         The list of risk areas in force, needed when the policy marks.
     statuses
         A table `subscriber`, `status`, `from`, `to`.
+    max_rejected
+        The share of rejected pings above which the day is refused.
+    memory
+        Bytes that the run may take; pings for which there is no room wait on disk, in the store's folder.
 
     Returns
     -------
@@ -414,11 +424,14 @@ def run(
     InputError, GateError
         Nothing is published, unless the second half finds fault with what only it reads: the status list.
     """
-    as_of = day + timedelta(days=1)
+    as_of = a_date(day, "day") + timedelta(days=1)
     places = places or china()
     rules = policy or Policy.in_force(as_of)
     reading = Reading(columns or {}, time_unit, timezone, subscriber_type)
     check_risk(risk, rules, as_of)
-    first = run_stays(store, day=day, pings=pings, cells=cells, places=places, reading=reading)
+    first = run_stays(
+        store, day=day, pings=pings, cells=cells, places=places, reading=reading, max_rejected=max_rejected,
+        memory=memory,
+    )  # fmt: skip
     second = run_cards(store, as_of=as_of, policy=rules, places=places, risk=risk, statuses=statuses)
     return first, second

@@ -25,6 +25,7 @@ from travelcard.stays import Names, packed, pages
 __all__ = ["Arena", "gather", "ranked"]
 
 PING = 12  # bytes: an id and an event
+OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -118,7 +119,7 @@ class Arena:
         self.spilled = 0  # bytes
         self._folder = folder
         bits = buckets.bit_length() - 1
-        size = min(max((1 << 18) // buckets, 64), 4096)  # pings: what 64 buckets fill in about a quarter of a row group
+        size = min(max(OPEN_CHUNKS // buckets, 64), 4096)
         count = rows // size + 2 * buckets
         self._chunks = _Chunks(
             pages(3 * count * size, np.uint32).reshape(-1, 3),
@@ -132,6 +133,13 @@ class Arena:
         )
         self._file: BinaryIO | None = None
         self._runs: list[list[_Run]] = [[] for _ in range(buckets)]
+
+    def __enter__(self) -> Arena:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
 
     def put(self, sifted: Sifted, piece: int) -> None:
         """Add the clean rows of a sifted block."""

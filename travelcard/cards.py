@@ -5,7 +5,7 @@ No Python object is made per card: rules are looked up per place, and lists are 
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from travelcard.rules import (
     plain,
     taken,
 )
-from travelcard.schema import CARDS, SECONDS, STATUSES, VISITS, Column, Table, zone
+from travelcard.schema import CARDS, SECONDS, STATUSES, VISITS, Column, Table, a_date, zone
 
 __all__ = ["Card", "cards", "explain"]
 
@@ -106,8 +106,7 @@ def cards(
     zone(tz)
     if not isinstance(policy, Policy):
         raise InputError(f"policy: expected a Policy, such as Policy.preset('card-2022-01'), got {policy!r}")
-    if not isinstance(as_of, date) or isinstance(as_of, datetime):
-        raise InputError(f"as_of: expected a date, got {as_of!r}")
+    a_date(as_of, "as_of")
     check_risk(risk, policy, as_of)
     universe, seen, listed, held = _read(visits, statuses, subscribers)
     named = places or china()

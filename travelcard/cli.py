@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 
 from travelcard import __version__
-from travelcard.errors import InputError, TravelcardError, mask
+from travelcard.errors import TravelcardError, hidden, mask
 
 if TYPE_CHECKING:
     from travelcard.config import Config
@@ -84,10 +84,10 @@ def run(day: date, *, config: ConfigPath = CONFIG, policy: PolicyName = None) ->
     day
         The day that ended, YYYY-MM-DD.
     """
+    from travelcard.schema import a_date
+
     settings = _settings(config)
-    if day == date.max:
-        raise InputError(f"{day} has no day after it on which its cards could be shown")
-    second = _second_half(settings, day + timedelta(days=1), policy)  # refused before a ping is read
+    second = _second_half(settings, a_date(day, "day") + timedelta(days=1), policy)  # refused before a ping is read
     _stays(settings, day)
     second()
 
@@ -135,9 +135,8 @@ def _stays(settings: Config, day: date) -> None:
             cells=settings.cell_map(store),
             places=settings.boundaries,
             reading=reading,
-            max_rejected=settings.gate.max_rejected,
-            memory=settings.memory,
             progress=progress,
+            **settings.limits(),
         )
     _tell(step.as_dict())
 
@@ -306,19 +305,14 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except CycloptsError as error:
-        _end(f"usage: {_ARGUMENT.sub(_masked, str(error))}", 2)
+        _end(f"usage: {hidden(str(error))}", 2)
     except TravelcardError as error:
-        _end(f"refused: {_QUOTED.sub(_masked, str(error))}", error.exit_code)
+        _end(f"refused: {_QUOTED.sub(lambda number: mask(number[0]), str(error))}", error.exit_code)
     except KeyboardInterrupt:
         _end("stopped: nothing more was published", 130)
 
 
-_ARGUMENT = re.compile(r"\d{7,}")  # in a message about arguments: may be a number, typed in the wrong place
-_QUOTED = re.compile(r"(?<=['\"])\d{11,}(?=['\"])")
-
-
-def _masked(found: re.Match[str]) -> str:
-    return mask(found[0])
+_QUOTED = re.compile(r"(?<=['\"])\d{11,}(?=['\"])")  # an argument that a message repeats
 
 
 def _end(message: str, code: int) -> NoReturn:

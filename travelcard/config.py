@@ -68,7 +68,7 @@ class Listed(_Section):
 class Gate(_Section):
     """Above which share of rejected pings a day is refused."""
 
-    max_rejected: float = Field(default=0.5, ge=0, le=1)
+    max_rejected: float | None = Field(default=None, ge=0, le=1)
 
 
 class Config(BaseSettings):
@@ -84,7 +84,7 @@ class Config(BaseSettings):
     tz: str | None = None
     buckets: int | None = None
     max_silence: timedelta | None = None
-    memory: ByteSize = ByteSize(4 << 30)
+    memory: ByteSize | None = None
     pings: Pings | None = None
     cells: Cells | None = None
     places: PlacesFile | None = None
@@ -135,6 +135,11 @@ class Config(BaseSettings):
 
     def reading(self) -> Reading:
         return Reading(**self.ping_source().model_dump(exclude={"path"}))
+
+    def limits(self) -> dict[str, Any]:
+        """What a run is limited to, as far as the file says."""
+        given = {"memory": self.memory, "max_rejected": self.gate.max_rejected}
+        return {name: value for name, value in given.items() if value is not None}
 
     def ping_source(self) -> Pings:
         if self.pings is None:

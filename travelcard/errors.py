@@ -7,7 +7,9 @@ TravelcardError
   MissingExtra(ImportError)     names the extra to install
 """
 
-__all__ = ["GateError", "InputError", "MissingExtra", "NotFound", "TravelcardError", "mask"]
+import re
+
+__all__ = ["GateError", "InputError", "MissingExtra", "NotFound", "TravelcardError", "hidden", "mask"]
 
 
 class TravelcardError(Exception):
@@ -44,3 +46,12 @@ def mask(subscriber: object) -> str:
     """
     text = str(subscriber)
     return f"{text[:3]}****{text[-4:]}" if len(text) >= 11 else "****"
+
+
+def hidden(text: str) -> str:
+    """Any text with every run of seven digits or more masked: it may be a number in the wrong place.
+
+    >>> hidden("found 13800001234, time")
+    'found 138****1234, time'
+    """
+    return re.sub(r"\d{7,}", lambda digits: mask(digits[0]), text)

@@ -22,6 +22,7 @@ from travelcard.schema import (
     REJECTS,
     SECOND_SHIFT,
     SECONDS,
+    a_date,
     midnights,
 )
 from travelcard.sources import Batch, Reading, as_text, is_number, pieces_of
@@ -256,15 +257,18 @@ def _locations(columns: Mapping[str, pa.Array], rows: int, sieve: Sieve) -> tupl
 
 # ---------------------------------------------------------------------------------------------------- when a ping was
 
-_ISO = r"^(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?([.,]\d+)?\s?(?:([Zz])|([+-]\d{2}):?(\d{2})?)?)?$"
+_ISO = (  # extended and basic format, to the second or less, with or without an offset
+    r"^(\d{4})-?(\d{2})-?(\d{2})(?:[Tt ](\d{2})(?::?(\d{2})(?::?([0-5]\d)(?:[.,]\d+)?)?)?"
+    r"\s?(?:([Zz])|([+-]\d{2}):?(\d{2})?)?)?$"
+)
 
 
 def _iso_seconds(text: pl.Series, timezone: str) -> pl.Series:
     """ISO 8601 text as UTC seconds, null where it cannot be read: with an offset, or without one in `timezone`."""
     parts = text.str.extract_groups(_ISO).struct.unnest()
-    parts.columns = ["day", "minute", "second", "fraction", "z", "hours", "minutes"]
-    joined = pl.concat_str("day", pl.lit(" "), pl.col("minute").fill_null("00:00"), pl.col("second").fill_null(":00"))
-    local = joined.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us")
+    parts.columns = ["y", "m", "d", "hour", "minute", "second", "z", "hours", "minutes"]
+    joined = pl.concat_str("y", "m", "d", *(pl.col(name).fill_null("00") for name in ("hour", "minute", "second")))
+    local = joined.str.to_datetime("%Y%m%d%H%M%S", strict=False, time_unit="us")
     minutes = pl.col("minutes").fill_null("0").cast(pl.Int64)
     sign = pl.when(pl.col("hours").str.starts_with("-")).then(-1).otherwise(1)
     offset = (pl.col("hours").cast(pl.Int64).abs() * 60 + minutes) * 60 * sign
@@ -482,7 +486,7 @@ def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
     rows = np.flatnonzero(events >= REJECTED)
     reason = (events[rows] - np.uint32(REJECTED)).astype(np.int8)
     none = pa.nulls(len(rows), pa.string())
-    text = {name: as_text(column) for name, column in batch.take(rows).columns.items() if name != "subscriber"}
+    text = {name: as_text(column) for name, column in batch.take(rows).columns.items()}
     lat, lon, accuracy = (pc.fill_null(text.get(name, none), "") for name in ("lat", "lon", "accuracy"))
     with_accuracy = pc.if_else(pc.equal(accuracy, ""), "", pc.binary_join_element_wise("", accuracy, ","))
     position = pc.binary_join_element_wise(pc.binary_join_element_wise(lat, lon, ","), with_accuracy, "")
@@ -495,7 +499,7 @@ def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
             pa.array(REASONS).take(pa.array(reason)),
             pa.array([batch.file]).take(pa.array(np.zeros(len(rows), np.int8))),
             pa.array((rows if batch.at is None else batch.at[rows].astype(np.int64)) + batch.row),
-            pc.if_else(nothing, None, value),
+            pc.if_else(pc.or_(nothing, pc.fill_null(pc.equal(value, text["subscriber"]), False)), None, value),
         ],
         schema=REJECTS.arrow(),
     )
@@ -576,6 +580,7 @@ def read_pings(
     >>> pings["place"].to_list(), rejects.rows()
     (['JPN'], [('bad_time', 'table', 1, '?')])
     """
+    a_date(day, "day")
     reading = Reading(columns or {}, time_unit, timezone, subscriber_type)
     pieces = pieces_of(source, reading, day)
     wanted = sieve(day, cells=cells, places=places, tz=tz)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from travelcard.errors import InputError
+from travelcard.errors import InputError, hidden
 
 __all__ = [
     "CARDS",
@@ -50,9 +50,9 @@ REASONS = (
 _FAMILIES = {
     "integer": pa.types.is_integer,
     "string": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t),
-    "float": pa.types.is_floating,
+    "float": lambda t: pa.types.is_floating(t) or pa.types.is_decimal(t),  # DuckDB writes 30.25 as a decimal
     "timestamp": pa.types.is_timestamp,
-    "date": pa.types.is_date,
+    "date": lambda t: pa.types.is_date(t) or pa.types.is_timestamp(t),
     "boolean": pa.types.is_boolean,
     "list": lambda t: pa.types.is_list(t) or pa.types.is_large_list(t),
     "map": pa.types.is_map,
@@ -81,7 +81,7 @@ class Column:
         expected = f"{self.name}  expected {' or '.join(self.accepts)}, "
         if got is None:
             hint = f': pass columns={{"{self.name}": "..."}}' if named else ""
-            return f"{expected}missing  found {', '.join(others) or 'no column'}{hint}"
+            return f"{expected}missing  found {hidden(', '.join(others)) or 'no column'}{hint}"
         if pa.types.is_dictionary(got):
             got = got.value_type
         if any(_FAMILIES[family](got) for family in self.accepts) or (pa.types.is_null(got) and self.nullable):
@@ -107,9 +107,11 @@ class Table:
         names = dict(columns or {})
         known = {c.name for c in self.columns}
         lines = [f"columns  {k!r} is no column of {self.name}" for k in names if k not in known]
+        twice = sorted({n for n in schema.names if schema.names.count(n) > 1})
+        lines += [f"{name}  is the name of {schema.names.count(name)} columns" for name in map(hidden, twice)]
         for column in self.columns:
             source = names.get(column.name, column.name)
-            at = schema.get_field_index(source)
+            at = schema.names.index(source) if source in schema.names else -1
             if at < 0 and not column.required and column.name not in names:
                 continue
             got = schema.field(at).type if at >= 0 else None
@@ -140,9 +142,16 @@ class Table:
             source = names.get(column.name, column.name)
             if source in table.column_names:
                 array = table.column(source)
+                array = decoded(array)
                 wanted = column.type or (pa.int64() if pa.types.is_integer(array.type) else pa.string())
+                if pa.types.is_timestamp(array.type) and wanted == pa.date32():  # pandas has no dates
+                    if array.type.tz is not None or array != array.cast(wanted).cast(array.type):
+                        lines.append(f"{column.name}  holds times of day, expected dates")
+                        continue
+                elif pa.types.is_timestamp(array.type) and array.type.unit == "ns":
+                    array = pc.floor_temporal(array, unit="microsecond")
                 try:
-                    array = decoded(array).cast(wanted)
+                    array = array.cast(wanted)
                 except pa.ArrowInvalid:  # whose message quotes the value, and that may be a subscriber
                     lines.append(f"{column.name}  holds values that do not fit {wanted}, got {array.type}")
                     continue
@@ -365,11 +374,18 @@ MAX_PLACES = 1 << 14
 REJECTED = 0xFFFF0000  # events from here on hold an index into REASONS: no day has a second 131,070
 
 
+def a_date(value: Any, what: str) -> date:
+    """A date that has days before and after it, or one `InputError`; text and timestamps are none."""
+    if not isinstance(value, date) or isinstance(value, datetime) or not 1000 <= value.year <= 9000:
+        raise InputError(f"{what}: expected a date from 1000 to 9000, got {hidden(repr(value))}")
+    return value
+
+
 def zone(name: str) -> ZoneInfo:
     """A time zone of the tz database by name, or one `InputError`."""
     try:
         return ZoneInfo(name)
-    except (LookupError, ValueError, OSError) as error:
+    except (LookupError, TypeError, ValueError, OSError) as error:
         raise InputError(f"{name!r} is no time zone: give a name of the tz database, such as Asia/Shanghai") from error
 
 
@@ -382,6 +398,6 @@ def midnights(first: date, days: int, tz: str) -> np.ndarray:
 
 def whole_seconds(span: timedelta, what: str) -> int:
     """A length of time as whole seconds; one below zero or with a fraction is refused."""
-    if span < timedelta(0) or span.microseconds:
+    if not isinstance(span, timedelta) or span < timedelta(0) or span.microseconds:
         raise InputError(f"{what} is {span}: it must be whole seconds, 0 or more")
     return span.days * 86400 + span.seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from travelcard.errors import InputError
+from travelcard.errors import InputError, hidden
 from travelcard.schema import Column, Table, decoded, zone
 
 __all__ = ["Batch", "Piece", "Reading", "as_text", "is_number", "pieces_of", "read_table"]
@@ -26,13 +27,14 @@ _NUMBER = ("float", "integer", "string")
 _INPUT = Table(
     "pings",
     (
-        Column("subscriber", None, _ID),
-        Column("time", None, ("timestamp", "integer", "string")),
-        Column("cell", None, _ID, required=False),
-        Column("lat", None, _NUMBER, required=False),
-        Column("lon", None, _NUMBER, required=False),
-        Column("accuracy", None, _NUMBER, required=False),
-        Column("plmn", None, _ID, required=False),
+        # a column without any value may come without a type: what is null is for the rows to say
+        Column("subscriber", None, _ID, nullable=True),
+        Column("time", None, ("timestamp", "integer", "string"), nullable=True),
+        Column("cell", None, _ID, required=False, nullable=True),
+        Column("lat", None, _NUMBER, required=False, nullable=True),
+        Column("lon", None, _NUMBER, required=False, nullable=True),
+        Column("accuracy", None, _NUMBER, required=False, nullable=True),
+        Column("plmn", None, _ID, required=False, nullable=True),
     ),
 )
 # Cell before position before plmn (DESIGN 3.1). A column that is not named is read under its own name, unless it would
@@ -97,7 +99,8 @@ def _taken(column: pa.Array, rows: np.ndarray) -> pa.Array:
 
 def is_number(kind: pa.DataType) -> bool:
     """Whether a column holds numbers or times, and not text."""
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_timestamp(kind))
+    number = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return bool(number or pa.types.is_timestamp(kind))
 
 
 def as_text(array: pa.Array) -> pa.Array:
@@ -149,11 +152,13 @@ def _chosen(schema: pa.Schema, where: str, reading: Reading, *, numeric: bool = 
     if "cell" not in chosen and "plmn" not in chosen and not {"lat", "lon"} <= set(chosen):
         raise InputError(
             f"{where} says nothing of where a ping was: expected cell, or lat and lon, or plmn, found "
-            f'{", ".join(schema.names)}: pass columns={{"cell": "..."}}'
+            f'{hidden(", ".join(schema.names))}: pass columns={{"cell": "..."}}'
         )
     if pa.types.is_integer(schema.field(chosen["time"]).type) and reading.time_unit is None:
         raise InputError(f'{where}: time holds integers: say their unit, time_unit = "s", "ms" or "us"')
-    numeric = numeric or pa.types.is_integer(schema.field(chosen["subscriber"]).type)
+    kind = schema.field(chosen["subscriber"]).type
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    numeric = numeric or pa.types.is_integer(kind) or pa.types.is_null(kind)
     return chosen, numeric if reading.subscriber_type is None else reading.subscriber_type == "integer"
 
 
@@ -161,7 +166,8 @@ def _batch(file: str, row: int, table: pa.Table | pa.RecordBatch, chosen: Mappin
     columns = {}
     for name, source in chosen.items():
         column = table.column(source)
-        columns[name] = decoded(_whole(column) if isinstance(column, pa.ChunkedArray) else column)
+        array = decoded(_whole(column) if isinstance(column, pa.ChunkedArray) else column)
+        columns[name] = array.cast(pa.string()) if pa.types.is_null(array.type) else array
     return Batch(file, columns, numeric, row)
 
 
@@ -177,6 +183,15 @@ class Piece:
 
 def _broken(path: Path | str, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read to its end (truncated, damaged, or of another kind): {error}")
+
+
+def _broken_csv(path: Path, error: Exception) -> InputError:
+    """As `_broken`, without the library's own words: they quote the row, and in it the number."""
+    if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
+        return InputError(f"{path} cannot be read: it is not in UTF-8; convert it first")
+    found = re.search(r"Expected \d+ columns, got \d+", str(error))
+    where = f": e{found[0][1:]} in a row" if found else ""
+    return InputError(f"{path} cannot be read to its end (truncated, damaged, or no table of one width){where}")
 
 
 def _parquet_pieces(path: Path, reading: Reading) -> list[Piece]:
@@ -223,11 +238,12 @@ def _csv_pieces(path: Path, reading: Reading) -> list[Piece]:
     try:
         with reader() as head:
             header = head.schema.names
+        _INPUT.check(pa.schema([(name, pa.string()) for name in header]), str(path), reading.columns)
         with reader(header) as whole:
             empty = next((False for part in whole if len(part)), True)
             text = whole.schema
-    except (pa.ArrowInvalid, OSError) as error:
-        raise _broken(path, error) from error
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise _broken_csv(path, error) from None
     if empty:
         raise InputError(f"{path} is empty: it has no row")
     chosen, numeric = _chosen(text, str(path), reading, numeric=True)
@@ -239,8 +255,8 @@ def _csv_pieces(path: Path, reading: Reading) -> list[Piece]:
                 for part in parts:
                     yield _batch(str(path), row, part, chosen, numeric)
                     row += len(part)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise _broken(path, error) from error
+        except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+            raise _broken_csv(path, error) from None
 
     return [Piece(str(path), 0, numeric, batches)]
 
@@ -280,4 +296,6 @@ def pieces_of(source: Any, reading: Reading, day: date | None = None) -> list[Pi
     pieces = []
     for path in paths:
         pieces += _csv_pieces(path, reading) if _is_csv(path) else _parquet_pieces(path, reading)
+    if len({piece.numeric for piece in pieces}) > 1:
+        raise InputError("some files have integer subscribers and some have text: set subscriber_type")
     return pieces

@@ -12,7 +12,7 @@ from numba import njit
 
 from travelcard.errors import InputError
 from travelcard.places import is_abroad
-from travelcard.schema import CORRECTIONS, VISITS, midnights, whole_seconds
+from travelcard.schema import CORRECTIONS, VISITS, a_date, midnights, whole_seconds
 from travelcard.stays import (
     MAX_SILENCE,
     days_of,
@@ -318,6 +318,9 @@ def visits(
     >>> tc.visits(tc.stays(pings), as_of=date(2022, 3, 15), policy=policy).select("place", "transit").rows()
     [('330100', False), ('310000', True)]
     """
+    a_date(as_of, "as_of")
+    if isinstance(policy, str):
+        raise InputError(f"policy: expected a Policy, such as Policy.preset({policy!r})")
     table = sorted_stays(stays)
     if corrections is not None:
         table = without_corrected(table, corrections, tz)
