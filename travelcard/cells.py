@@ -125,14 +125,6 @@ class CellMap:
         return cls(frame, metadata[b"places"].decode(), float(metadata[b"snap"]))
 
 
-def is_cell_map(path: str | Path) -> bool:
-    """Whether a file is what `CellMap.save` wrote, and not an inventory."""
-    try:
-        return (pq.read_schema(path).metadata or {}).get(b"travelcard") == b"cells"
-    except (pa.ArrowInvalid, OSError):  # no Parquet: an inventory in CSV, or to be refused as one
-        return False
-
-
 def _some(items: Sequence[str]) -> str:
     rest = f" and {len(items) - SHOWN:,} more" if len(items) > SHOWN else ""
     return ", ".join(items[:SHOWN]) + rest

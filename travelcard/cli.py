@@ -292,8 +292,11 @@ def demo(folder: Path = Path("demo")) -> None:
     _second_half(settings, as_of, None)()
     store = settings.open_store()
     people = pq.read_table(folder / "truth" / "people.parquet").to_pylist()
+    rows = store.frame("cards", as_of=as_of).select("subscriber", "visits").iter_rows()
+    marked = {number for number, visits in rows if any(visit["marked"] for visit in visits)}
     for kind in ("stay_at_home", "traveller", "roamer"):
-        number = next(person["subscriber"] for person in people if person["kind"] == kind)
+        numbers = [person["subscriber"] for person in people if person["kind"] == kind]
+        number = next((n for n in numbers if kind == "traveller" and n in marked), numbers[0])
         print(f"\n--- a {kind.replace('_', ' ')}\n\n{store.card(number, as_of=as_of).text()}")
     print(f"\nThe tables are in {folder / 'store'}, every number in {folder / 'truth' / 'people.parquet'}.")
     print(f"More: travelcard explain NUMBER --config {folder / CONFIG}")

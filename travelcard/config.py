@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from travelcard.cells import CellMap, is_cell_map
+from travelcard.cells import CellMap
 from travelcard.errors import InputError
-from travelcard.places import Places, china
+from travelcard.places import Places, china, from_file
 from travelcard.policy import Policy
 from travelcard.risk import Risk, dated_lists, join_risk, read_risk, risk_in_force
-from travelcard.schema import STATUSES, whole_seconds
+from travelcard.schema import STATUSES, saved_as, whole_seconds
 from travelcard.sources import Reading, read_table
 from travelcard.store import Store
 
@@ -47,9 +47,14 @@ class Cells(_Section):
 
 
 class PlacesFile(_Section):
-    """A carrier's own boundaries, as `Places.save` writes them; without it China's of 2022 are taken."""
+    """A carrier's own boundaries, saved or as `places.from_file` reads them; without it China's of 2022 are taken."""
 
     path: str
+    code: str = "code"
+    name: str = "name"
+    province: str | None = None
+    name_en: str | None = None
+    crs: str = "WGS84"
 
 
 class PolicyChoice(_Section):
@@ -131,7 +136,14 @@ class Config(BaseSettings):
 
     @cached_property
     def boundaries(self) -> Places:
-        return china() if self.places is None else Places.load(self.at(self.places.path))
+        if self.places is None:
+            return china()
+        path = self.at(self.places.path)
+        return (
+            Places.load(path)
+            if saved_as(path) == "places"
+            else from_file(path, **self.places.model_dump(exclude={"path"}))
+        )
 
     def reading(self) -> Reading:
         return Reading(**self.ping_source().model_dump(exclude={"path"}))
@@ -153,7 +165,7 @@ class Config(BaseSettings):
         path = Path(self.at(self.cells.path))
         if not path.is_file():
             raise InputError(f"{path} is not there: [cells] path must be a cell inventory or a saved cell map")
-        if is_cell_map(path):
+        if saved_as(path) == "cells":
             return CellMap.load(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from travelcard.errors import InputError, hidden
 
@@ -201,6 +203,14 @@ def arrow_table(data: Any) -> pa.Table:
     if not hasattr(data, "__arrow_c_stream__"):
         raise InputError(f"expected a table (polars, pyarrow, pandas, duckdb), got {type(data).__name__}")
     return pa.table(data)
+
+
+def saved_as(path: str | Path) -> str | None:
+    """What a file is that travelcard saved (``"cells"``, ``"places"``); None for any other file."""
+    try:
+        return (pq.read_schema(path).metadata or {}).get(b"travelcard", b"").decode() or None
+    except (pa.ArrowInvalid, OSError):  # no Parquet: whoever reads it next says what it should have been
+        return None
 
 
 def bucket_of(subscriber: int | str, buckets: int) -> int:
