@@ -193,6 +193,16 @@ def test_validity_dates_decide_which_row_of_the_inventory_a_cell_means(places):
     assert found == ["330100", "330200", "unknown_cell"]
 
 
+@pytest.mark.parametrize("far", [1 << 40, (1 << 47) - 8, 1 << 47, 1 << 62])
+def test_cell_ids_may_lie_far_apart(far, places):
+    cells = tc.CellMap.build(inventory([7, far, far + 7]), places=places)
+    asked = [7, far, far + 7, 8, 6, 0, far - 1, far + 8, 2**63 - 1, -1, None]
+    table = pl.DataFrame({"subscriber": [7] * len(asked), "time": NOON, "cell": asked})
+    pings, rejects = read(table, cells=cells)
+    assert pings["place"].to_list() == ["330100", "330200"]
+    assert rejects["reason"].to_list() == ["no_place", *["unknown_cell"] * 7, "null_cell"]
+
+
 CSV = """msisdn,time,cell
 7,2022-03-14T04:00:00Z,1
 NaN,2022-03-14T04:00:00Z,1

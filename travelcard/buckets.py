@@ -18,7 +18,7 @@ import pyarrow as pa
 from numba import njit
 
 from travelcard.errors import InputError
-from travelcard.ingest import Numbers, Sieve, Sifted, event_of, value_of
+from travelcard.ingest import Numbers, Sieve, Sifted, event_of, location_of
 from travelcard.schema import REJECTED, SECOND_SHIFT
 from travelcard.stays import Names, packed, pages
 
@@ -75,18 +75,18 @@ def _put_rows(chunks, words, who, events, piece, row):
 
 
 @njit(cache=True, nogil=True)
-def _put_numbers(chunks, ids, times, cells, valid, unit, start, length, table, missing, local, piece, row, rest, n):
+def _put_numbers(chunks, ids, times, cells, valid, unit, start, length, base, table, local, piece, row, rest, n):
     """Decide rows of numbers and write the clean pings, from a row on: (row reached, left over, on the local day).
 
     Clean in this one pass is what is plainly so; the other rows are listed in `rest`, after its first `n`. `valid` is a
     bitmap of the rows without a null. The last number is of pings on the day if their times are taken for local ones.
     """
     begin, span = start * unit, np.uint64(length * unit)
-    mask = np.uint64(len(table) // 2 - 1)
+    mask = np.uint64(len(table) - 1)
     elsewhere = 0
     for i in range(row, len(ids)):
         since = np.uint64(times[i] - begin)  # wraps round for what lies before the day
-        location = value_of(cells[i], table, mask, missing)
+        location = location_of(cells[i], base, table, mask)
         whole = valid[i >> 3] >> (i & 7) & 1
         if whole and ids[i] >= 0 and since < span and cells[i] >= 0 and location >= 0:
             event = event_of(since, unit, location)
@@ -159,7 +159,7 @@ class Arena:
         while True:
             row, left, more = _put_numbers(
                 self._chunks, numbers.ids, numbers.times, numbers.cells, numbers.valid, numbers.unit, sieve.start,
-                sieve.length, sieve.cell_table, sieve.missing, sieve.local, piece, row, rest, left,
+                sieve.length, sieve.cell_base, sieve.cell_table, sieve.local, piece, row, rest, left,
             )  # fmt: skip
             elsewhere += more
             if row == len(numbers.ids):

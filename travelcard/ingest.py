@@ -53,50 +53,60 @@ class Inventory(Protocol):
 # ---------------------------------------------------------------------------------------------------- where a ping is
 
 
-@njit(cache=True, nogil=True)
-def _table(keys: np.ndarray, values: np.ndarray, missing: int) -> np.ndarray:
-    """An open-addressing table, at most half full: key and value side by side, so that a probe is one cache line.
+def _reason(index: int) -> int:
+    """How a location stands for a reason: below zero, so that it is never a place."""
+    return -1 - index
 
-    A free slot has the value `missing`; `values` may not hold it.
+
+_MISSING, _NOWHERE = _reason(_UNKNOWN_CELL), _reason(_NO_PLACE)
+_KEYS = np.uint64(1 << 47)  # ids counted from the smallest one; an inventory that spans more is looked up as text is
+
+
+@njit(cache=True, nogil=True)
+def _table(keys: np.ndarray, locations: np.ndarray) -> np.ndarray:
+    """An open-addressing table, at most half full. A slot is one word, the id in front of 16 bits of location, so that
+    a probe is one cache line and the cells of a country fit a cache; -1 is a free slot.
     """
     size = 16
     while size < 2 * len(keys):
         size *= 2
-    table = np.empty(2 * size, np.int64)
-    table[1::2] = missing
+    table = np.full(size, -1, np.int64)
     mask = np.uint64(size - 1)
     for row in range(len(keys)):
         h = np.uint64(keys[row]) * np.uint64(0x9E3779B97F4A7C15)
         h = (h ^ h >> np.uint64(32)) & mask
-        while table[2 * h + 1] != missing:
+        while table[h] != -1:
             h = (h + np.uint64(1)) & mask
-        table[2 * h], table[2 * h + 1] = keys[row], values[row]
+        table[h] = keys[row] << 16 | (locations[row] & 0xFFFF)
     return table
 
 
 @njit(cache=True, nogil=True, inline="always")
-def value_of(key: int, table: np.ndarray, mask: np.uint64, missing: int) -> int:
-    """The value of a key, or `missing`."""
-    h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+def location_of(cell: int, base: int, table: np.ndarray, mask: np.uint64) -> int:
+    """The location of a cell's id; below zero the reason why it has none."""
+    key = np.uint64(cell - base)
+    if key >= _KEYS:
+        return _MISSING
+    h = key * np.uint64(0x9E3779B97F4A7C15)
     h = (h ^ h >> np.uint64(32)) & mask
-    while table[2 * h + 1] != missing and table[2 * h] != key:
+    slot = table[h]
+    while slot != -1 and np.uint64(slot >> 16) != key:
         h = (h + np.uint64(1)) & mask
-    return table[2 * h + 1]
+        slot = table[h]
+    if slot == -1:
+        return _MISSING
+    location = slot & 0xFFFF
+    return location if location < 0x8000 else _NOWHERE
 
 
 @njit(cache=True, nogil=True)
-def _find(wanted: np.ndarray, table: np.ndarray, missing: int) -> np.ndarray:
-    """The value of each wanted key, or `missing`."""
-    out = np.empty(len(wanted), np.int32)
-    mask = np.uint64(len(table) // 2 - 1)
-    for i in range(len(wanted)):
-        out[i] = value_of(wanted[i], table, mask, missing)
+def _find(cells: np.ndarray, base: int, table: np.ndarray) -> np.ndarray:
+    """`location_of` for an array."""
+    out = np.empty(len(cells), np.int32)
+    mask = np.uint64(len(table) - 1)
+    for i in range(len(cells)):
+        out[i] = location_of(cells[i], base, table, mask)
     return out
-
-
-def _reason(index: int) -> int:
-    """How a location stands for a reason: below zero, so that it is never a place."""
-    return -1 - index
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +122,10 @@ class Sieve:
     length: int
     local: int  # the second of this day at which the day begins for who takes its local times for UTC
     codes: tuple[str, ...]
-    missing: int  # the location of a cell that is not there
     cells: pa.Array | None  # distinct ids, int64 or string
-    cell_table: np.ndarray  # of integer ids: see _table
-    cell_locations: np.ndarray
+    cell_locations: np.ndarray  # of them
+    cell_base: int
+    cell_table: np.ndarray  # of integer ids, counted from the base: see _table; empty where there is none
     places: Places | None
     place_index: np.ndarray  # of places.codes, in codes
     countries: Mapping[str, int]  # mcc -> place index
@@ -132,14 +142,17 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
     if len(codes) > MAX_PLACES:
         raise InputError(f"{len(codes)} distinct places: the kernel holds at most {MAX_PLACES}")
     index = {code: i for i, code in enumerate(codes)}
-    ids, table, locations = None, np.empty(0, np.int64), np.empty(0, np.int32)
+    ids, locations, base, table = None, np.empty(0, np.int32), 0, np.empty(0, np.int64)
     if frame is not None:
         ids = frame["cell"].to_arrow().cast(pa.int64() if frame["cell"].dtype.is_integer() else pa.string())
         place = frame["place"].replace_strict(index, default=None, return_dtype=pl.Int32)
-        located = (place * 2 + frame["inner"].cast(pl.Int32)).fill_null(_reason(_NO_PLACE))
+        located = (place * 2 + frame["inner"].cast(pl.Int32)).fill_null(_NOWHERE)
         locations = located.to_numpy().astype(np.int32)
-        if pa.types.is_integer(ids.type):
-            table = _table(ids.to_numpy(), locations, _reason(_UNKNOWN_CELL))
+        if pa.types.is_integer(ids.type) and len(ids):
+            keys = frame["cell"].cast(pl.Int64).to_numpy()
+            base = int(keys.min())
+            if int(keys.max()) - base < _KEYS:
+                table = _table(keys - base, locations)
     start, end = midnights(day, 1, tz)
     return Sieve(
         day=day,
@@ -148,10 +161,10 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
         length=int(end - start),
         local=int(np.datetime64(day, "s").astype(np.int64) - start),
         codes=codes,
-        missing=_reason(_UNKNOWN_CELL),
         cells=ids,
-        cell_table=table,
         cell_locations=locations,
+        cell_base=base,
+        cell_table=table,
         places=places,
         place_index=np.array([index[code] for code in places.codes] if places is not None else [], np.int32),
         countries={code: index[country] for code, country in mcc.items()},
@@ -171,17 +184,20 @@ def _by_cell(cells: pa.Array, sieve: Sieve) -> np.ndarray:
     """Locations of pings by cell; a null is `null_cell`."""
     if sieve.cells is None:
         raise InputError("these pings name cells, but there is no cell inventory: pass cells=, or [cells] path")
-    if pa.types.is_integer(sieve.cells.type):
+    if len(sieve.cell_table):
         values, whole = _integers(cells)
-        out = _find(values, sieve.cell_table, _reason(_UNKNOWN_CELL))
+        out = _find(values, sieve.cell_base, sieve.cell_table)
         if not whole.all():
-            out[~whole] = _reason(_UNKNOWN_CELL)
+            out[~whole] = _MISSING
     else:
-        encoded = pc.dictionary_encode(as_text(cells))
+        if pa.types.is_integer(sieve.cells.type):
+            values, whole = _integers(cells)
+            encoded = pc.dictionary_encode(pa.array(values, mask=~whole))
+        else:
+            encoded = pc.dictionary_encode(as_text(cells))
         row = pc.fill_null(pc.index_in(encoded.dictionary, sieve.cells), -1).to_numpy()
-        known = np.where(row >= 0, sieve.cell_locations[row], _reason(_UNKNOWN_CELL)) if len(row) else row
-        at = pc.fill_null(encoded.indices, 0).to_numpy()
-        out = known[at].astype(np.int32) if len(known) else np.zeros(len(cells), np.int32)
+        known = np.append(np.append(sieve.cell_locations, _MISSING)[row], _MISSING)  # row -1: not there
+        out = known[pc.fill_null(encoded.indices, len(row)).to_numpy()].astype(np.int32)
     if cells.null_count:
         out[pc.is_null(cells).to_numpy(zero_copy_only=False)] = _reason(_NULL_CELL)
     return out
@@ -203,7 +219,7 @@ def _by_position(lat: np.ndarray, lon: np.ndarray, accuracy: np.ndarray | None, 
     lat, lon, radius = lat[good], lon[good], radius[good]
     place = sieve.places.locate(lat, lon)
     found = place >= 0
-    located = np.full(len(lat), _reason(_NO_PLACE), np.int32)
+    located = np.full(len(lat), _NOWHERE, np.int32)
     inner = sieve.places.inner(lat[found], lon[found], radius[found], place[found])
     located[found] = sieve.place_index[place[found]] * 2 + inner
     out[good] = located
@@ -217,7 +233,7 @@ def _by_plmn(plmn: pa.Array, sieve: Sieve) -> np.ndarray:
         _reason(_NULL_CELL) if text is None else sieve.countries.get(text[:3], -1) * 2 + 1
         for text in encoded.dictionary.to_pylist()
     ]
-    known = np.array([_reason(_NO_PLACE) if m == -1 else m for m in meaning], np.int32)
+    known = np.array([_NOWHERE if m == -1 else m for m in meaning], np.int32)
     return known[encoded.indices.to_numpy()]
 
 
