@@ -184,12 +184,10 @@ def card(
     """
     settings = _settings(config)
     shown = settings.open_store().card(subscriber, as_of=as_of)
-    names = settings.boundaries
-    print(
-        json.dumps(shown.as_dict(places=names), ensure_ascii=False, indent=2)
-        if json_
-        else shown.text(language, places=names)
-    )
+    if json_:
+        print(json.dumps(shown.as_dict(places=settings.boundaries), ensure_ascii=False, indent=2))
+    else:  # in Chinese the names are on the card
+        print(shown.text(language, places=None if language == "zh" else settings.boundaries))
 
 
 @app.command

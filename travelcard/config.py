@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from travelcard.cells import CellMap
 from travelcard.errors import InputError
 from travelcard.places import Places, china, from_file
 from travelcard.policy import Policy
@@ -21,6 +20,9 @@ from travelcard.risk import Risk, dated_lists, join_risk, read_risk, risk_in_for
 from travelcard.schema import STATUSES, saved_as, whole_seconds
 from travelcard.sources import Reading, read_table
 from travelcard.store import Store
+
+if TYPE_CHECKING:
+    from travelcard.cells import CellMap
 
 __all__ = ["Config"]
 
@@ -160,6 +162,8 @@ class Config(BaseSettings):
 
     def cell_map(self, store: Store) -> CellMap | None:
         """The cell map of the inventory: loaded if it was saved as one, or built once per inventory and kept."""
+        from travelcard.cells import CellMap  # noqa: PLC0415  a card needs no cells
+
         if self.cells is None:
             return None
         path = Path(self.at(self.cells.path))

@@ -15,7 +15,6 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h3.api.numpy_int as h3
 import numpy as np
 import polars as pl
 import pyarrow as pa
@@ -191,6 +190,8 @@ class Places:
 
     def _interior(self) -> tuple[NDArray[np.uint64], ...]:
         """The H3 cells that lie wholly in exactly one place, compacted, per place; 10 s for China's prefectures."""
+        import h3.api.numpy_int as h3  # noqa: PLC0415  only who makes an index needs it, and a card is shown at once
+
         area = km2(self.polygons).sum()
         resolution = next(
             (r for r in range(8, -1, -1) if area / h3.average_hexagon_area(r) <= CELLS_A_PLACE * len(self.codes)), 0
