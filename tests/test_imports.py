@@ -21,6 +21,7 @@ ORDER = [
     "places",
     "sources",
     "cells",
+    "locations",
     "ingest",
     "stays",
     "buckets",

@@ -22,17 +22,8 @@ import pyarrow as pa
 from travelcard.buckets import PING, Arena, gather, ranked
 from travelcard.cards import cards, check_risk
 from travelcard.errors import GateError, InputError
-from travelcard.ingest import (
-    Counts,
-    Inventory,
-    Sieve,
-    Sifted,
-    decided,
-    numbers,
-    refuse_misread,
-    sieve,
-    sift,
-)
+from travelcard.ingest import Counts, Sifted, decided, numbers, refuse_misread, sift
+from travelcard.locations import Inventory, Sieve, sieve
 from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk

@@ -37,7 +37,6 @@ MAX_SILENCE = timedelta(hours=12)  # a night with the phone off (FACTS 4)
 _OTHER = np.uint64(
     0xBF58476D1CE4E5B9
 )  # not the word of schema.bucket_of: the ids of one bucket agree in the top bits of that product
-_EMPTY = np.int32(-1)
 
 
 # ---------------------------------------------------------------------------------------------------- the kernel
@@ -213,108 +212,6 @@ def stays_of_bucket(
     _lay(events[:n], numbers, room.table, laid)
     k, merged = _runs(laid, begin, max_silence, *columns)
     return ids[order], [column[:k].copy() for column in columns], merged
-
-
-@njit(cache=True, nogil=True)
-def _name_on(data, offsets, events, begin, n, slots, hashes, starts, arena, out):
-    """Number texts from row `begin` on until the rows or the room for new names end: (row reached, names known)."""
-    mask = np.uint64(len(slots) - 1)
-    for i in range(begin, len(events)):
-        a, b = np.int64(offsets[i]), np.int64(offsets[i + 1])
-        if events[i] >= REJECTED:
-            out[i] = -1
-            continue
-        word = np.uint64(0xCBF29CE484222325)  # FNV-1a, as in schema.bucket_of
-        for j in range(a, b):
-            word = (word ^ np.uint64(data[j])) * np.uint64(0x100000001B3)
-        h = word & mask
-        k = slots[h]
-        while k != _EMPTY:
-            same = hashes[k] == word and starts[k + 1] - starts[k] == b - a
-            j = 0
-            while same and j < b - a:
-                same = arena[starts[k] + j] == data[a + j]
-                j += 1
-            if same:
-                break
-            h = (h + np.uint64(1)) & mask
-            k = slots[h]
-        if k == _EMPTY:
-            if n == len(hashes) or starts[n] + b - a > len(arena):
-                return i, n
-            k = np.int32(n)
-            slots[h], hashes[k], starts[k + 1] = k, word, starts[k] + b - a
-            arena[starts[k] : starts[k + 1]] = data[a:b]
-            n += 1
-        out[i] = k
-    return len(events), n
-
-
-@njit(cache=True, nogil=True)
-def _rehash(hashes, n, slots):
-    """Lay the first `n` hashes into empty slots."""
-    mask = np.uint64(len(slots) - 1)
-    for k in range(n):
-        h = hashes[k] & mask
-        while slots[h] != _EMPTY:
-            h = (h + np.uint64(1)) & mask
-        slots[h] = k
-
-
-class Names:
-    """Text subscribers, numbered in the order in which they first appear: exact, the text itself is compared."""
-
-    def __init__(self) -> None:
-        self._n = 0
-        self._hashes, self._starts = np.empty(0, np.uint64), np.zeros(1, np.int64)
-        self._arena, self._slots = np.empty(0, np.uint8), np.empty(0, np.int32)
-        self._room(1 << 12, 1 << 17)
-
-    def __len__(self) -> int:
-        return self._n
-
-    def _room(self, names: int, size: int) -> None:
-        """Room for so many names and bytes of text; what is known moves along."""
-        n, used = self._n, self._starts[self._n]
-        hashes, starts, arena = np.empty(names, np.uint64), np.zeros(names + 1, np.int64), np.empty(size, np.uint8)
-        hashes[:n], starts[: n + 1], arena[:used] = self._hashes[:n], self._starts[: n + 1], self._arena[:used]
-        self._hashes, self._starts, self._arena = hashes, starts, arena
-        self._slots = np.full(2 * names, _EMPTY, np.int32)
-        _rehash(hashes, n, self._slots)
-
-    def number(self, texts: pa.Array, events: np.ndarray) -> np.ndarray:
-        """The number of each text, int64; rows whose event is rejected get -1."""
-        _, offsets, data = texts.buffers()
-        ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-        raw = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-        out = np.empty(len(texts), np.int64)
-        done = 0
-        while True:
-            done, self._n = _name_on(
-                raw, ends, events, done, self._n, self._slots, self._hashes, self._starts, self._arena, out
-            )
-            if done == len(texts):
-                return out
-            longest = int(ends[done + 1] - ends[done])
-            self._room(4 * len(self._hashes), 4 * len(self._arena) + longest)
-
-    def words(self, numbers: np.ndarray) -> np.ndarray:
-        """The word of `schema.bucket_of` behind each number; any word where the number is -1."""
-        return self._hashes[np.maximum(numbers, 0)].view(np.int64)
-
-    def texts(self) -> pa.Array:
-        """The names in the order of their numbers."""
-        n = self._n
-        ends, arena = self._starts[: n + 1], self._arena[: self._starts[n]]
-        return pa.LargeStringArray.from_buffers(n, pa.py_buffer(ends), pa.py_buffer(arena)).cast(pa.string())
-
-    def ranked(self) -> tuple[pa.Array, np.ndarray]:
-        """(the names bytewise in order, the rank of every number)."""
-        texts = self.texts()
-        order = pc.array_sort_indices(texts)
-        rank = np.empty(len(order), np.int64)
-        rank[order.to_numpy()] = np.arange(len(order))
-        return texts.take(order), rank
 
 
 # ---------------------------------------------------------------------------------------------------- the merge

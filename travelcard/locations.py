@@ -1,0 +1,249 @@
+"""Where a ping was: what a cell, a position or a plmn means on one day, in numbers that the kernels can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from travelcard.errors import InputError
+from travelcard.places import Places, country_of_mcc
+from travelcard.schema import MAX_PLACES, REASONS, midnights
+from travelcard.sources import as_text
+
+__all__ = ["Inventory", "Sieve", "by_position", "floats", "integers", "location_of", "locations_of", "sieve"]
+
+_NULL_CELL, _BAD_POSITION, _UNKNOWN_CELL, _NO_PLACE = map(
+    REASONS.index, ("null_cell", "bad_position", "unknown_cell", "no_place")
+)
+
+
+class Inventory(Protocol):
+    """What of a `CellMap` is needed here: the cells valid on a day, as a frame `cell`, `place`, `inner`."""
+
+    def on(self, day: date) -> pl.DataFrame: ...
+
+
+def reason(index: int) -> int:
+    """How a location stands for a reason: below zero, so that it is never a place."""
+    return -1 - index
+
+
+_MISSING, _NOWHERE = reason(_UNKNOWN_CELL), reason(_NO_PLACE)
+_KEYS = np.uint64(1 << 47)  # ids counted from the smallest one; an inventory that spans more is looked up as text is
+
+
+@njit(cache=True, nogil=True)
+def _table(keys: np.ndarray, locations: np.ndarray) -> np.ndarray:
+    """An open-addressing table, at most half full. A slot is one word, the id in front of 16 bits of location, so that
+    a probe is one cache line and the cells of a country fit a cache; -1 is a free slot.
+    """
+    size = 16
+    while size < 2 * len(keys):
+        size *= 2
+    table = np.full(size, -1, np.int64)
+    mask = np.uint64(size - 1)
+    for row in range(len(keys)):
+        h = np.uint64(keys[row]) * np.uint64(0x9E3779B97F4A7C15)
+        h = (h ^ h >> np.uint64(32)) & mask
+        while table[h] != -1:
+            h = (h + np.uint64(1)) & mask
+        table[h] = keys[row] << 16 | (locations[row] & 0xFFFF)
+    return table
+
+
+@njit(cache=True, nogil=True, inline="always")
+def location_of(cell: int, base: int, table: np.ndarray, mask: np.uint64) -> int:
+    """The location of a cell's id; below zero the reason why it has none."""
+    key = np.uint64(cell - base)
+    if key >= _KEYS:
+        return _MISSING
+    h = key * np.uint64(0x9E3779B97F4A7C15)
+    h = (h ^ h >> np.uint64(32)) & mask
+    slot = table[h]
+    while slot != -1 and np.uint64(slot >> 16) != key:
+        h = (h + np.uint64(1)) & mask
+        slot = table[h]
+    if slot == -1:
+        return _MISSING
+    location = slot & 0xFFFF
+    return location if location < 0x8000 else _NOWHERE
+
+
+@njit(cache=True, nogil=True)
+def _find(cells: np.ndarray, base: int, table: np.ndarray) -> np.ndarray:
+    """`location_of` for an array."""
+    out = np.empty(len(cells), np.int32)
+    mask = np.uint64(len(table) - 1)
+    for i in range(len(cells)):
+        out[i] = location_of(cells[i], base, table, mask)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Sieve:
+    """All that decides one day's pings: the day, the place codes in bytewise order, and what each location means.
+
+    A location is place index * 2 + inner, or below zero a reason (`_reason`).
+    """
+
+    day: date
+    tz: str
+    start: int
+    length: int
+    local: int  # the second of this day at which the day begins for who takes its local times for UTC
+    codes: tuple[str, ...]
+    cells: pa.Array | None  # distinct ids, int64 or string
+    cell_locations: np.ndarray  # of them
+    cell_base: int
+    cell_table: np.ndarray  # of integer ids, counted from the base: see _table; empty where there is none
+    places: Places | None
+    place_index: np.ndarray  # of places.codes, in codes
+    countries: Mapping[str, int]  # mcc -> place index
+
+
+def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str) -> Sieve:
+    """Make the sieve of one day from that day's cells, the places for pings by position, and the countries."""
+    mcc = country_of_mcc()
+    frame = cells.on(day) if cells is not None else None
+    listed = set(mcc.values()) | set(places.codes if places is not None else ())
+    if frame is not None:
+        listed |= set(frame["place"].drop_nulls().unique())
+    codes = tuple(sorted(listed))
+    if len(codes) > MAX_PLACES:
+        raise InputError(f"{len(codes)} distinct places: the kernel holds at most {MAX_PLACES}")
+    index = {code: i for i, code in enumerate(codes)}
+    ids, locations, base, table = None, np.empty(0, np.int32), 0, np.empty(0, np.int64)
+    if frame is not None:
+        ids = frame["cell"].to_arrow().cast(pa.int64() if frame["cell"].dtype.is_integer() else pa.string())
+        place = frame["place"].replace_strict(index, default=None, return_dtype=pl.Int32)
+        located = (place * 2 + frame["inner"].cast(pl.Int32)).fill_null(_NOWHERE)
+        locations = located.to_numpy().astype(np.int32)
+        if pa.types.is_integer(ids.type) and len(ids):
+            keys = frame["cell"].cast(pl.Int64).to_numpy()
+            base = int(keys.min())
+            if int(keys.max()) - base < _KEYS:
+                table = _table(keys - base, locations)
+    start, end = midnights(day, 1, tz)
+    return Sieve(
+        day=day,
+        tz=tz,
+        start=int(start),
+        length=int(end - start),
+        local=int(np.datetime64(day, "s").astype(np.int64) - start),
+        codes=codes,
+        cells=ids,
+        cell_locations=locations,
+        cell_base=base,
+        cell_table=table,
+        places=places,
+        place_index=np.array([index[code] for code in places.codes] if places is not None else [], np.int32),
+        countries={code: index[country] for code, country in mcc.items()},
+    )
+
+
+def integers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """An id column as (int64, whether each is a whole number of 0 to 2**63 - 1)."""
+    if pa.types.is_int64(array.type) and not array.null_count:
+        values = array.to_numpy()
+        return values, values >= 0
+    series = pl.Series(array).cast(pl.Int64, strict=False)
+    return series.fill_null(-1).to_numpy(), (series >= 0).fill_null(False).to_numpy()
+
+
+def _by_cell(cells: pa.Array, sieve: Sieve) -> np.ndarray:
+    """Locations of pings by cell; a null is `null_cell`."""
+    if sieve.cells is None:
+        raise InputError("these pings name cells, but there is no cell inventory: pass cells=, or [cells] path")
+    if len(sieve.cell_table):
+        values, whole = integers(cells)
+        out = _find(values, sieve.cell_base, sieve.cell_table)
+        if not whole.all():
+            out[~whole] = _MISSING
+    else:
+        if pa.types.is_integer(sieve.cells.type):
+            values, whole = integers(cells)
+            encoded = pc.dictionary_encode(pa.array(values, mask=~whole))
+        else:
+            encoded = pc.dictionary_encode(as_text(cells))
+        row = pc.fill_null(pc.index_in(encoded.dictionary, sieve.cells), -1).to_numpy()
+        known = np.append(np.append(sieve.cell_locations, _MISSING)[row], _MISSING)  # row -1: not there
+        out = known[pc.fill_null(encoded.indices, len(row)).to_numpy()].astype(np.int32)
+    if cells.null_count:
+        out[pc.is_null(cells).to_numpy(zero_copy_only=False)] = reason(_NULL_CELL)
+    return out
+
+
+def floats(array: pa.Array) -> np.ndarray:
+    """A coordinate column as float64; null and what is no number are NaN."""
+    return pl.Series(array).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
+
+
+def by_position(lat: np.ndarray, lon: np.ndarray, accuracy: np.ndarray | None, sieve: Sieve) -> np.ndarray:
+    """Locations of pings by latitude and longitude in degrees, accuracy in metres."""
+    if sieve.places is None:
+        raise InputError("these pings have positions, but there are no places to find them in: pass places=")
+    out = np.full(len(lat), reason(_BAD_POSITION), np.int32)
+    good = (np.abs(lat) <= 90) & (np.abs(lon) <= 180)  # false for NaN
+    radius = np.zeros(len(lat)) if accuracy is None else accuracy
+    good &= np.isfinite(radius) & (radius >= 0)
+    lat, lon, radius = lat[good], lon[good], radius[good]
+    place = sieve.places.locate(lat, lon)
+    found = place >= 0
+    located = np.full(len(lat), _NOWHERE, np.int32)
+    inner = sieve.places.inner(lat[found], lon[found], radius[found], place[found])
+    located[found] = sieve.place_index[place[found]] * 2 + inner
+    out[good] = located
+    return out
+
+
+def _by_plmn(plmn: pa.Array, sieve: Sieve) -> np.ndarray:
+    """Locations of roaming pings: the country of the first three digits; always inner; a null is `null_cell`."""
+    encoded = pc.dictionary_encode(as_text(plmn), null_encoding="encode")
+    meaning = [
+        reason(_NULL_CELL) if text is None else sieve.countries.get(text[:3], -1) * 2 + 1
+        for text in encoded.dictionary.to_pylist()
+    ]
+    known = np.array([_NOWHERE if m == -1 else m for m in meaning], np.int32)
+    return known[encoded.indices.to_numpy()]
+
+
+def _present(*arrays: pa.Array | None) -> np.ndarray | None:
+    """Which rows have a value in any of these columns; None when no row has."""
+    some = [array.is_valid().to_numpy(zero_copy_only=False) for array in arrays if array is not None]
+    either = np.logical_or.reduce(some) if some else None
+    return either if either is not None and either.any() else None
+
+
+def locations_of(columns: Mapping[str, pa.Array], rows: int, sieve: Sieve) -> tuple[np.ndarray, np.ndarray | None]:
+    """(location of every row: cell before position before plmn, no falling back; the rows read by position or None)."""
+    cell = columns.get("cell")
+    if cell is not None and not cell.null_count:
+        return _by_cell(cell, sieve), None
+    out = np.full(rows, reason(_NULL_CELL), np.int32)
+    open_ = np.ones(rows, bool)
+    if (has := _present(cell)) is not None:
+        out[has] = _by_cell(cell.filter(pa.array(has)), sieve)  # type: ignore[union-attr]
+        open_ &= ~has
+    positioned = None
+    if (has := _present(columns.get("lat"), columns.get("lon"))) is not None:
+        positioned = has & open_
+        missing = np.full(rows, np.nan)
+        lat, lon = (floats(columns[c])[positioned] if c in columns else missing[positioned] for c in ("lat", "lon"))
+        accuracy = columns.get("accuracy")
+        radius = None if accuracy is None else np.where(
+            accuracy.is_valid().to_numpy(zero_copy_only=False), floats(accuracy), 0.0
+        )[positioned]  # fmt: skip
+        out[positioned] = by_position(lat, lon, radius, sieve)
+        open_ &= ~has
+    if (has := _present(columns.get("plmn"))) is not None:
+        has &= open_
+        out[has] = _by_plmn(columns["plmn"].filter(pa.array(has)), sieve)
+    return out, positioned
