@@ -101,8 +101,10 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
+    root = Path(__file__).parent.parent
+
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
 
     return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "travelcard") else "")
 

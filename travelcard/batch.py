@@ -272,7 +272,7 @@ def run_cards(
             paths.setdefault(int(values["bucket"]), []).append(path)
     corrections = store.corrections()
     about = {
-        "policy": policy.as_dict(),
+        "policy": json.dumps(policy.as_dict()),
         "risk_date": risk.date.isoformat() if risk is not None and risk.date is not None else None,
         "missing": [day.isoformat() for day in missing],
         "made": datetime.now(UTC).isoformat(),
