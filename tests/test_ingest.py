@@ -13,8 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from hypothesis import given
+from hypothesis import strategies as st
 
 import travelcard as tc
+from travelcard import ingest
 from travelcard.errors import InputError
 from travelcard.schema import REASONS
 
@@ -447,6 +450,28 @@ def test_a_day_is_a_date(day, cells):
     refused(
         pl.DataFrame({"subscriber": [7], "time": [NOON], "cell": [1]}), "day: expected a date", day=day, cells=cells
     )
+
+
+ISO = st.one_of(
+    st.datetimes(datetime(1890, 1, 1), datetime(2150, 1, 1)).map(lambda t: t.isoformat(sep="T")),
+    st.tuples(
+        st.datetimes(datetime(1969, 12, 31), datetime(2100, 1, 2)),
+        st.sampled_from(["", "Z", "z", "+08:00", "-03:30", "+0545", "+08", "+24:00", "+08:60", " Z", "+8:00", "-"]),
+        st.sampled_from(["T", " ", "t", "_"]),
+        st.sampled_from(["auto", "seconds", "milliseconds"]),
+    ).map(lambda p: p[0].isoformat(sep=p[2], timespec=p[3]) + p[1]),
+    st.from_regex(
+        r"(19|20|21)\d\d-[01]\d-[0-3]\d[T ][0-2]\d:[0-6]\d:[0-6]\d([.,]\d{0,3})?(Z|[+-]\d\d:\d\d)?", fullmatch=True
+    ),
+)
+
+
+@given(st.lists(ISO, min_size=1, max_size=20), st.sampled_from([None, "UTC", "Asia/Shanghai", "Europe/Berlin"]))
+def test_the_quick_reading_of_iso_text_is_the_whole_one(texts, timezone):
+    """The compiled reader of the commonest form, and the expression that reads every form, say the same."""
+    quick, _ = ingest._text_times(pa.array(texts), timezone)
+    whole = ingest._iso_seconds(pl.Series(texts), timezone or "UTC").fill_null(ingest._BAD_TIME)
+    assert quick.tolist() == whole.to_list()
 
 
 @pytest.mark.parametrize(

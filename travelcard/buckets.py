@@ -29,7 +29,6 @@ __all__ = ["Arena", "gather", "ranked"]
 PING = 12  # bytes: an id and an event
 OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_FREE = np.int32(-1)  # a slot that holds no name
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -78,7 +77,7 @@ def _put_rows(chunks, words, who, events, piece, row):
 
 
 @njit(cache=True, nogil=True)
-def _put_numbers(chunks, ids, times, cells, valid, unit, start, length, base, table, local, piece, row, rest, n):
+def _put_numbers(chunks, ids, words, times, cells, valid, unit, start, length, base, table, local, piece, row, rest, n):
     """Decide rows of numbers and write the clean pings, from a row on: (row reached, left over, on the local day).
 
     Clean in this one pass is what is plainly so; the other rows are listed in `rest`, after its first `n`. `valid` is a
@@ -93,7 +92,7 @@ def _put_numbers(chunks, ids, times, cells, valid, unit, start, length, base, ta
         whole = valid[i >> 3] >> (i & 7) & 1
         if whole and ids[i] >= 0 and since < span and cells[i] >= 0 and location >= 0:
             event = event_of(since, unit, location)
-            if not _put(chunks, ids[i], ids[i], event, piece):
+            if not _put(chunks, words[i], ids[i], event, piece):
                 return i, n, elsewhere
             elsewhere += local <= np.int64(event >> SECOND_SHIFT) < local + 86_400
         else:
@@ -102,50 +101,72 @@ def _put_numbers(chunks, ids, times, cells, valid, unit, start, length, base, ta
     return len(ids), n, elsewhere
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _eight(data, a, b):
+    """Up to eight bytes of a text as a word, the first one lowest."""
+    word = np.uint64(0)
+    for j in range(min(b - a, 8)):
+        word |= np.uint64(data[a + j]) << np.uint64(8 * j)
+    return word
+
+
 @njit(cache=True, nogil=True)
-def _name_on(data, offsets, events, begin, n, slots, hashes, starts, arena, out):
-    """Number texts from row `begin` on until the rows or the room for new names end: (row reached, names known)."""
-    mask = np.uint64(len(slots) - 1)
-    for i in range(begin, len(events)):
+def _name_on(data, offsets, begin, n, table, starts, arena, out, words):
+    """Number texts from row `begin` on until the rows or the room for new names end: (row reached, names known).
+
+    A slot of the table is one cache line: the word of the name, its first 16 bytes, and its number and length; -1 is a
+    free slot. A name that is longer is compared to its end in the arena.
+    """
+    mask = np.int64(len(table) - 1)
+    for i in range(begin, len(out)):
         a, b = np.int64(offsets[i]), np.int64(offsets[i + 1])
-        if events[i] >= REJECTED:
+        length = b - a
+        if length == 0:
             out[i] = -1
             continue
-        word = np.uint64(0xCBF29CE484222325)  # FNV-1a, as in schema.bucket_of
-        for j in range(a, b):
-            word = (word ^ np.uint64(data[j])) * np.uint64(0x100000001B3)
+        first, second = np.int64(_eight(data, a, b)), np.int64(_eight(data, min(a + 8, b), b))
+        mixed = np.uint64(length)  # as in schema.bucket_of
+        for j in range(a, b, 8):
+            mixed = (mixed ^ _eight(data, j, b)) * _GOLDEN
+            mixed ^= mixed >> np.uint64(29)
+        word = np.int64(mixed)
+        words[i] = word
         h = word & mask
-        k = slots[h]
-        while k != _FREE:
-            same = hashes[k] == word and starts[k + 1] - starts[k] == b - a
-            j = 0
-            while same and j < b - a:
-                same = arena[starts[k] + j] == data[a + j]
-                j += 1
-            if same:
-                break
-            h = (h + np.uint64(1)) & mask
-            k = slots[h]
-        if k == _FREE:
-            if n == len(hashes) or starts[n] + b - a > len(arena):
+        k = np.int64(-1)
+        while table[h, 3] != -1:
+            if table[h, 0] == word and table[h, 1] == first and table[h, 2] == second:
+                known = np.int64(table[h, 3] & 0xFFFFFFFF)
+                same = np.int64(table[h, 3] >> 32) == length
+                j = 16
+                while same and j < length:
+                    same = arena[starts[known] + j] == data[a + j]
+                    j += 1
+                if same:
+                    k = known
+                    break
+            h = (h + 1) & mask
+        if k < 0:
+            if 2 * n >= len(table) or starts[n] + length > len(arena):
                 return i, n
-            k = np.int32(n)
-            slots[h], hashes[k], starts[k + 1] = k, word, starts[k] + b - a
+            k = np.int64(n)
+            table[h, 0], table[h, 1], table[h, 2], table[h, 3] = word, first, second, length << 32 | k
+            starts[k + 1] = starts[k] + length
             arena[starts[k] : starts[k + 1]] = data[a:b]
             n += 1
         out[i] = k
-    return len(events), n
+    return len(out), n
 
 
 @njit(cache=True, nogil=True)
-def _rehash(hashes, n, slots):
-    """Lay the first `n` hashes into empty slots."""
-    mask = np.uint64(len(slots) - 1)
-    for k in range(n):
-        h = hashes[k] & mask
-        while slots[h] != _FREE:
-            h = (h + np.uint64(1)) & mask
-        slots[h] = k
+def _laid_anew(table, larger):
+    """Lay the names of a table into a larger one, all free so far."""
+    mask = len(larger) - 1
+    for slot in range(len(table)):
+        if table[slot, 3] != -1:
+            h = table[slot, 0] & mask
+            while larger[h, 3] != -1:
+                h = (h + 1) & mask
+            larger[h] = table[slot]
 
 
 class Names:
@@ -153,41 +174,36 @@ class Names:
 
     def __init__(self) -> None:
         self._n = 0
-        self._hashes, self._starts = np.empty(0, np.uint64), np.zeros(1, np.int64)
-        self._arena, self._slots = np.empty(0, np.uint8), np.empty(0, np.int32)
-        self._room(1 << 12, 1 << 17)
+        self._table = np.full((1 << 12, 4), -1, np.int64)
+        self._starts, self._arena = np.zeros((1 << 11) + 1, np.int64), np.empty(1 << 16, np.uint8)
 
     def __len__(self) -> int:
         return self._n
 
-    def _room(self, names: int, size: int) -> None:
-        """Room for so many names and bytes of text; what is known moves along."""
-        n, used = self._n, self._starts[self._n]
-        hashes, starts, arena = np.empty(names, np.uint64), np.zeros(names + 1, np.int64), np.empty(size, np.uint8)
-        hashes[:n], starts[: n + 1], arena[:used] = self._hashes[:n], self._starts[: n + 1], self._arena[:used]
-        self._hashes, self._starts, self._arena = hashes, starts, arena
-        self._slots = np.full(2 * names, _FREE, np.int32)
-        _rehash(hashes, n, self._slots)
+    def _grow(self, longest: int) -> None:
+        """Four times the room, and for a name of this length."""
+        larger = np.full((4 * len(self._table), 4), -1, np.int64)
+        _laid_anew(self._table, larger)
+        starts = np.zeros(len(larger) // 2 + 1, np.int64)
+        starts[: self._n + 1] = self._starts[: self._n + 1]
+        arena = np.empty(4 * len(self._arena) + longest, np.uint8)
+        arena[: starts[self._n]] = self._arena[: starts[self._n]]
+        self._table, self._starts, self._arena = larger, starts, arena
 
-    def number(self, texts: pa.Array, events: np.ndarray) -> np.ndarray:
-        """The number of each text, int64; rows whose event is rejected get -1."""
+    def number(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """(the number of each text, the word from which its bucket is taken); null and empty texts get -1."""
+        if texts.null_count:
+            texts = pc.fill_null(texts, "")
         _, offsets, data = texts.buffers()
         ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
         raw = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
-        out = np.empty(len(texts), np.int64)
+        out, words = np.empty(len(texts), np.int64), np.empty(len(texts), np.int64)
         done = 0
         while True:
-            done, self._n = _name_on(
-                raw, ends, events, done, self._n, self._slots, self._hashes, self._starts, self._arena, out
-            )
+            done, self._n = _name_on(raw, ends, done, self._n, self._table, self._starts, self._arena, out, words)
             if done == len(texts):
-                return out
-            longest = int(ends[done + 1] - ends[done])
-            self._room(4 * len(self._hashes), 4 * len(self._arena) + longest)
-
-    def words(self, numbers: np.ndarray) -> np.ndarray:
-        """The word of `schema.bucket_of` behind each number; any word where the number is -1."""
-        return self._hashes[np.maximum(numbers, 0)].view(np.int64)
+                return out, words
+            self._grow(int(ends[done + 1] - ends[done]))
 
     def texts(self) -> pa.Array:
         """The names in the order of their numbers."""
@@ -246,28 +262,32 @@ class Arena:
         if self._file is not None:
             self._file.close()
 
+    def _numbered(self, ids: np.ndarray | pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """(ids as integers, the words from which their buckets are taken)."""
+        if not isinstance(ids, pa.Array):
+            return ids, ids
+        self.names = self.names or Names()
+        return self.names.number(ids)
+
     def put(self, sifted: Sifted, piece: int) -> None:
         """Add the clean rows of a sifted block."""
-        ids = words = sifted.ids
-        if isinstance(ids, pa.Array):
-            self.names = self.names or Names()
-            ids = self.names.number(ids, sifted.events)
-            words = self.names.words(ids)
+        ids, words = self._numbered(sifted.ids)
         row = 0
         while (row := _put_rows(self._chunks, words, ids, sifted.events, piece, row)) < len(sifted.events):
             self._spill()
 
     def put_numbers(self, numbers: Numbers, sieve: Sieve, piece: int) -> tuple[np.ndarray, int]:
         """Add what is plainly clean of a batch: (the rows left over, pings on the day if times are local)."""
-        rest = np.empty(len(numbers.ids), np.int32)
+        ids, words = self._numbered(numbers.ids)
+        rest = np.empty(len(ids), np.int32)
         row = left = elsewhere = 0
         while True:
             row, left, more = _put_numbers(
-                self._chunks, numbers.ids, numbers.times, numbers.cells, numbers.valid, numbers.unit, sieve.start,
+                self._chunks, ids, words, numbers.times, numbers.cells, numbers.valid, numbers.unit, sieve.start,
                 sieve.length, sieve.cell_base, sieve.cell_table, sieve.local, piece, row, rest, left,
             )  # fmt: skip
             elsewhere += more
-            if row == len(numbers.ids):
+            if row == len(ids):
                 return rest[:left].copy(), elsewhere
             self._spill()
 
@@ -319,10 +339,7 @@ def ranked(arenas: Sequence[Arena]) -> tuple[pa.Array | None, list[np.ndarray]]:
         return None, []
     every = named[0]
     none = np.empty(0, np.int64)
-    numbers = [
-        none if arena.names is None else every.number(arena.names.texts(), np.zeros(len(arena.names), np.uint32))
-        for arena in arenas
-    ]
+    numbers = [none if arena.names is None else every.number(arena.names.texts())[0] for arena in arenas]
     order, rank = every.ranked()
     return order, [rank[n] for n in numbers]
 

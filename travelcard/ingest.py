@@ -40,8 +40,8 @@ _ABOUT_TIME = [REASONS.index("bad_time"), _OUTSIDE_DAY]
 # ---------------------------------------------------------------------------------------------------- when a ping was
 
 _ISO = (  # extended and basic format, to the second or less, with or without an offset
-    r"^(\d{4})-?(\d{2})-?(\d{2})(?:[Tt ](\d{2})(?::?(\d{2})(?::?([0-5]\d)(?:[.,]\d+)?)?)?"
-    r"\s?(?:([Zz])|([+-]\d{2}):?(\d{2})?)?)?$"
+    r"^([0-9]{4})-?([0-9]{2})-?([0-9]{2})(?:[Tt ]([0-9]{2})(?::?([0-9]{2})(?::?([0-5][0-9])(?:[.,][0-9]+)?)?)?"
+    r"\s?(?:([Zz])|([+-][0-9]{2}):?([0-9]{2})?)?)?$"
 )
 
 
@@ -59,6 +59,72 @@ def _iso_seconds(text: pl.Series, timezone: str) -> pl.Series:
     valid = pl.col("hours").is_null() | ((pl.col("hours").cast(pl.Int64).abs() < 24) & (minutes < 60))
     seconds = pl.when(naive).then(there).when(valid).then(local.dt.epoch("s") - offset.fill_null(0))
     return parts.select(seconds.alias("time"))["time"]
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _digits(data, at, n):
+    """A number of `n` digits, or below zero where one is none."""
+    value = np.int64(0)
+    for j in range(at, at + n):
+        digit = np.int64(data[j]) - 48
+        value = value * 10 + digit if 0 <= digit <= 9 and value >= 0 else np.int64(-1)
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _plain_iso(data, offsets, seconds):
+    """Seconds of texts in the commonest form, 2022-03-14T09:00:00.5+08:00, and for each: 1 = UTC, 2 = without an
+    offset, 0 = in another form, to be read by `_iso_seconds`.
+    """
+    kinds = np.zeros(len(seconds), np.int8)
+    days_before = np.array([0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365])
+    for i in range(len(seconds)):
+        a, b = np.int64(offsets[i]), np.int64(offsets[i + 1])
+        if b - a < 19 or data[a + 4] != 45 or data[a + 7] != 45 or data[a + 13] != 58 or data[a + 16] != 58:
+            continue
+        y, m, d = _digits(data, a, 4), _digits(data, a + 5, 2), _digits(data, a + 8, 2)
+        hour, minute, second = _digits(data, a + 11, 2), _digits(data, a + 14, 2), _digits(data, a + 17, 2)
+        if data[a + 10] not in (84, 32) or not (1970 <= y < 2100 and 1 <= m <= 12):
+            continue
+        leap = y % 4 == 0
+        length = days_before[m] - days_before[m - 1] + (leap and m == 2)
+        if not (1 <= d <= length and 0 <= hour < 24 and 0 <= minute < 60 and 0 <= second < 60):
+            continue
+        day = 365 * (y - 1970) + (y - 1969) // 4 + days_before[m - 1] + (leap and m > 2) + d - 1
+        local = 86_400 * day + 3600 * hour + 60 * minute + second
+        a += 19
+        if a + 1 < b and data[a] == 46 and 48 <= data[a + 1] <= 57:
+            a += 1
+            while a < b and 48 <= data[a] <= 57:
+                a += 1
+        if a == b:
+            kinds[i] = 2
+        elif b - a == 1 and data[a] == 90:
+            kinds[i] = 1
+        elif b - a == 6 and data[a] in (43, 45) and data[a + 3] == 58:
+            hour, minute = _digits(data, a + 1, 2), _digits(data, a + 4, 2)
+            if not (0 <= hour < 24 and 0 <= minute < 60):
+                continue
+            local -= (44 - np.int64(data[a])) * (3600 * hour + 60 * minute)
+            kinds[i] = 1
+        seconds[i] = local
+    return kinds
+
+
+def _text_times(text: pa.Array, timezone: str | None) -> tuple[np.ndarray, bool]:
+    """(UTC seconds of ISO 8601 texts, `_BAD_TIME` where there are none; whether UTC is a guess)."""
+    _, offsets, data = text.buffers()
+    ends = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1]
+    seconds = np.empty(len(text), np.int64)
+    kinds = _plain_iso(np.frombuffer(data or b"", np.uint8), ends, seconds)
+    local = timezone not in (None, "UTC")
+    other = np.flatnonzero(kinds != 1 if local else kinds == 0)
+    offset = bool((kinds == 1).any())
+    if len(other):
+        rest = pl.Series(text.take(pa.array(other)))
+        seconds[other] = _iso_seconds(rest, timezone or "UTC").fill_null(_BAD_TIME).to_numpy()
+        offset = offset or bool(rest.str.contains(r"([Zz]|[+-][0-9]{2}(:?[0-9]{2})?)$").any())
+    return seconds, timezone is None and not offset
 
 
 def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, bool]:
@@ -81,13 +147,11 @@ def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, bool]:
     if pa.types.is_integer(array.type) or reading.time_unit is not None:
         if reading.time_unit is None:
             raise InputError('the time column holds integers: say their unit, time_unit = "s", "ms" or "us"')
-        values = pl.Series(array).cast(pl.Int64, strict=False)
+        out = pl.Series(array).cast(pl.Int64, strict=False).fill_null(_BAD_TIME).to_numpy()
         unit = _UNITS[reading.time_unit]
     else:
-        text = pl.Series(array)
-        values, unit = _iso_seconds(text, reading.timezone or "UTC"), 1
-        guessed = reading.timezone is None and not text.str.contains(r"([Zz]|[+-]\d{2}(:?\d{2})?)$").any()
-    out = values.fill_null(_BAD_TIME).to_numpy()
+        out, guessed = _text_times(array, reading.timezone)
+        unit = 1
     if array.null_count:
         out = np.where(array.is_null().to_numpy(zero_copy_only=False), _NULL_TIME, out)
     return out, unit, guessed
@@ -182,9 +246,12 @@ class Sifted:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A batch whose subscribers, times and cells are all numbers: int64, and a bitmap of the rows without a null."""
+    """A batch whose times and cells are numbers: int64, and a bitmap of the rows without a null.
 
-    ids: np.ndarray
+    Subscribers are numbers too, or text that is still to be numbered.
+    """
+
+    ids: np.ndarray | pa.Array
     times: np.ndarray
     cells: np.ndarray
     valid: np.ndarray
@@ -193,13 +260,15 @@ class Numbers:
 
 
 def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
-    """The batch as numbers, or None where something in it is none: text, or local times."""
-    if not batch.numeric or "cell" not in batch.columns or not len(sieve.cell_table):
+    """The batch as numbers, or None where a time or cell is none, a time is local, or integers are written as text."""
+    if "cell" not in batch.columns or not len(sieve.cell_table):
+        return None
+    if batch.numeric != pa.types.is_integer(batch.columns["subscriber"].type):
         return None
     columns = [batch.columns[name] for name in ("subscriber", "time", "cell")]
     time = columns[1].type
     local = pa.types.is_timestamp(time) and time.tz is None and reading.timezone not in (None, "UTC")
-    if local or not all(pa.types.is_integer(c.type) or pa.types.is_timestamp(c.type) for c in columns):
+    if local or not all(pa.types.is_integer(c.type) or pa.types.is_timestamp(c.type) for c in columns[1:]):
         return None
     valid = pc.and_(pc.and_(columns[0].is_valid(), columns[1].is_valid()), columns[2].is_valid())
     if valid.offset % 8:
@@ -207,8 +276,8 @@ def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
     bits = np.frombuffer(valid.buffers()[1], np.uint8)[valid.offset // 8 :]
     unit = _UNITS[time.unit if pa.types.is_timestamp(time) else reading.time_unit or ""]
     guessed = pa.types.is_timestamp(time) and time.tz is None and reading.timezone is None
-    ids, times, cells = map(_raw, columns)
-    return Numbers(ids, times, cells, bits, unit, guessed)
+    ids = _raw(columns[0]) if batch.numeric else as_text(columns[0])
+    return Numbers(ids, _raw(columns[1]), _raw(columns[2]), bits, unit, guessed)
 
 
 def _raw(array: pa.Array) -> np.ndarray:

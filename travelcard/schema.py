@@ -214,18 +214,21 @@ def saved_as(path: str | Path) -> str | None:
 
 
 def bucket_of(subscriber: int | str, buckets: int) -> int:
-    """The bucket of a subscriber: the top bits of its 64-bit word times 2^64 / the golden ratio.
+    """The bucket of a subscriber: the top bits of its 64-bit word, folded (``x ^ x >> 32``), times 2^64 / golden ratio.
 
-    The word of an integer is itself folded once (``x ^ x >> 32``); of a string, the FNV-1a hash of its UTF-8 bytes.
+    The word of an integer is itself. Of a string it is the length of its UTF-8 bytes, into which each eight of them
+    (little-endian, the last padded with zeros) are mixed: ``x = (x ^ eight) * g; x ^= x >> 29`` with the same factor g.
     `buckets` is a power of two from 1 to 4096. The rule is part of a store: changing it would orphan every file.
 
     >>> bucket_of(13800001234, 64), bucket_of("a1b2", 64)
-    (50, 1)
+    (50, 53)
     """
     if isinstance(subscriber, str):
-        word = 0xCBF29CE484222325
-        for byte in subscriber.encode():
-            word = ((word ^ byte) * 0x100000001B3) & 0xFFFFFFFFFFFFFFFF
+        text = subscriber.encode()
+        word = len(text)
+        for at in range(0, len(text), 8):
+            word = ((word ^ int.from_bytes(text[at : at + 8], "little")) * 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
+            word ^= word >> 29
     else:
         word = int(subscriber)
     word ^= word >> 32
