@@ -173,6 +173,28 @@ def test_inner_agrees_with_geos(china):
             assert got[i] == (not meets[0]), (lat[i], lon[i], radius[i])
 
 
+@pytest.mark.parametrize("radius", [0.0, 30.0, 3000.0, 60_000.0])
+def test_place_and_inner_in_one_look_are_those_of_two(china, near_borders, radius):
+    rng = np.random.default_rng(9)
+    everywhere = rng.uniform(15, 54, 20_000), rng.uniform(73, 136, 20_000)
+    sparse = of({"000001": shapely.box(170, 80, 180, 90), "000002": shapely.box(-180, 80, -170, 90)})
+    for p, (lat, lon) in (
+        (china, near_borders),
+        (china, everywhere),
+        (sparse, (rng.uniform(79, 90, 500), lon_180(rng))),
+    ):
+        metres = radius * rng.uniform(0.5, 1, len(lat))
+        place, inner = p.located(lat, lon, metres)
+        assert (place == p.locate(lat, lon)).all()
+        assert (inner == p.inner(lat, lon, metres, place)).all()
+
+
+def lon_180(rng):
+    """Longitudes round the 180th meridian."""
+    lon = rng.uniform(168, 192, 500)
+    return np.where(lon > 180, lon - 360, lon)
+
+
 # ---- edges, overlaps, snapping
 
 

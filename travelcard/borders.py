@@ -236,6 +236,36 @@ def _shared(lat, lon, place, out, box, lat0, lon0, size, cols, cand_start, cand,
                 break
 
 
+@njit(cache=True, nogil=True)
+def _plainly_inner(lat, lon, radius, out, box, lat0, lon0, size, cols, cosines):
+    """The polygon of each point whose disc lies in boxes without an edge, of that polygon or of none; -3 for the rest.
+
+    `cosines` has the smallest cosine of a latitude in each row: the disc is taken a little too wide, never too narrow.
+    """
+    rows = len(cosines)
+    for i in range(len(lat)):
+        y, x = lat[i], lon[i]
+        out[i] = -3
+        dy = radius[i] / 110_500.0
+        if not (y - dy >= lat0 and y + dy < lat0 + rows * size):
+            continue
+        r0, r1 = int((y - dy - lat0) / size), min(int((y + dy - lat0) / size), rows - 1)
+        dx = radius[i] / (111_300.0 * min(cosines[r0], cosines[r1]))
+        if not (x - dx >= lon0 and x + dx < lon0 + cols * size and abs(x) + dx < 180.0):
+            continue
+        c0, c1 = int((x - dx - lon0) / size), min(int((x + dx - lon0) / size), cols - 1)
+        k = box[min(int((y - lat0) / size), rows - 1) * cols + min(int((x - lon0) / size), cols - 1)]
+        if k < 0 or (r1 - r0 + 1) * (c1 - c0 + 1) > 16:
+            continue
+        whole = True
+        for r in range(r0, r1 + 1):
+            for c in range(c0, c1 + 1):
+                other = box[r * cols + c]
+                whole = whole and (other == k or other == -1)  # noqa: PLR1714  Numba has no `in`
+        if whole:
+            out[i] = k
+
+
 def covering(polygons: NDArray[Any], lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.int32]:
     """The first of `polygons` that covers each point, -1 for none: decided by GEOS alone.
 
@@ -320,6 +350,17 @@ class Borders:
         _locate(lat, lon, out, *self.grid, *self.candidates)
         close = np.flatnonzero(out == -2)
         out[close] = covering(self.polygons, lat[close], lon[close])
+        return out
+
+    def plainly_inner(
+        self, lat: NDArray[np.float64], lon: NDArray[np.float64], radius: NDArray[np.float64]
+    ) -> NDArray[np.int32]:
+        """The polygon of each point of which the grid alone says that the disc round it meets no other; -3 = ask."""
+        box, lat0, lon0, size, cols = self.grid
+        edges = np.abs(lat0 + size * np.arange(len(box) // cols + 1))
+        cosines = np.cos(np.radians(np.minimum(np.maximum(edges[1:], edges[:-1]), 90.0)))
+        out = np.empty(len(lat), np.int32)
+        _plainly_inner(lat, lon, radius, out, box, lat0, lon0, size, cols, np.maximum(cosines, 1e-9))
         return out
 
     def nearest(self, lat: NDArray[np.float64], lon: NDArray[np.float64], within: float) -> NDArray[np.int32]:

@@ -195,12 +195,9 @@ def by_position(lat: np.ndarray, lon: np.ndarray, accuracy: np.ndarray | None, s
     radius = np.zeros(len(lat)) if accuracy is None else accuracy
     good &= np.isfinite(radius) & (radius >= 0)
     lat, lon, radius = lat[good], lon[good], radius[good]
-    place = sieve.places.locate(lat, lon)
-    found = place >= 0
-    located = np.full(len(lat), _NOWHERE, np.int32)
-    inner = sieve.places.inner(lat[found], lon[found], radius[found], place[found])
-    located[found] = sieve.place_index[place[found]] * 2 + inner
-    out[good] = located
+    place, inner = sieve.places.located(lat, lon, radius)
+    index = np.append(sieve.place_index, -1)[place]  # place -1: outside every place
+    out[good] = np.where(index >= 0, index * 2 + inner, _NOWHERE)
     return out
 
 
