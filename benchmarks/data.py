@@ -41,7 +41,7 @@ def made(kind: str, folder: Path, **settings: Any) -> Path:
 
 
 def about(lookup: Path) -> dict[str, Any]:
-    """What `lookup` wrote of the input: rows, day, start (second), text."""
+    """What `lookup` wrote of the input: rows, cells, day, start (second), text."""
     return json.loads((lookup / "about.json").read_text())
 
 
@@ -84,6 +84,7 @@ def _lookup(folder: Path, settings: Mapping[str, Any]) -> None:
     start = datetime.combine(date.fromisoformat(day), datetime.min.time(), ZoneInfo("Asia/Shanghai"))
     facts = {
         "rows": sum(file.metadata.num_rows for file in files),
+        "cells": len(known),
         "day": day,
         "start": int(start.timestamp()),
         "text": files[0].schema_arrow.field("msisdn").type != "int64",

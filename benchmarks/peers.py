@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.peers NAME JOB``. Every plan makes of a ping a subscriber and an integer: second of the day,
 place index in the order of the codes, and a last bit that is 0 for an inner ping, so that of pings in one second and
-place the first one says what the merged one is. What each engine did worse with is said beside its plan.
+place the first one says what the merged one is. What was slower, at 10^7 pings, is said beside each plan.
 """
 
 # ruff: noqa: PLC0415  a process loads only what it is about: importing is part of what is measured
@@ -21,10 +21,11 @@ SILENCE = 43_200
 
 class Job(NamedTuple):
     """The day's files; a folder of cells.parquet (cell, place, inner), countries.parquet (mcc, place) and
-    places.parquet (place, code); the second at which the day begins; whether subscribers are text; what to write."""
+    places.parquet (place, code); how many cells; the day's first second; whether subscribers are text; the output."""
 
     pings: str
     lookup: str
+    cells: int
     start: int
     text: bool
     out: str
@@ -130,9 +131,10 @@ def polars(job: Job) -> None:
 
 
 def clickhouse(job: Job) -> None:
-    """Events in an array for each subscriber, sorted and split there; cells by `transform` on constant arrays.
+    """Events in an array for each subscriber, sorted and split there; cells by `transform` on constant arrays, which
+    hold a million, and by a join where there are more.
 
-    Slower: a join for the cells (1.2 times), a dictionary, `arrayFilter` for `arrayCompact`.
+    Slower: the join (1.2 times), a dictionary, `arrayFilter` for `arrayCompact`.
     """
     import chdb
 
@@ -140,11 +142,17 @@ def clickhouse(job: Job) -> None:
         return f"file('{job.lookup}/{name}.parquet')"
 
     location = "toInt32(assumeNotNull(place) * 2 + {})"
+    at = location.format("NOT assumeNotNull(inner)")
+    cell, join, arrays = "transform(assumeNotNull(cell), cells, at, toInt32(-1))", "", ""
+    if job.cells <= 1_000_000:
+        arrays = f"""(SELECT groupArray(assumeNotNull(cell)) FROM {table("cells")}) AS cells,
+        (SELECT groupArray({at}) FROM {table("cells")}) AS at,"""
+    else:
+        cell = "coalesce(c.at, -1)"
+        join = f"LEFT JOIN (SELECT cell, toNullable({at}) AS at FROM {table('cells')}) AS c ON p.cell = c.cell"
     chdb.query(f"""
     INSERT INTO FUNCTION file('{job.out}', Parquet)
-    WITH (SELECT groupArray(assumeNotNull(cell)) FROM {table("cells")}) AS cells,
-        (SELECT groupArray({location.format("NOT assumeNotNull(inner)")}) FROM {table("cells")}) AS at,
-        (SELECT groupArray(assumeNotNull(mcc)) FROM {table("countries")}) AS mccs,
+    WITH {arrays} (SELECT groupArray(assumeNotNull(mcc)) FROM {table("countries")}) AS mccs,
         (SELECT groupArray({location.format("0")}) FROM {table("countries")}) AS there
     SELECT s AS subscriber, code AS place, toDateTime64({job.start} + bitShiftRight(r[1], 15), 6, 'UTC') AS arrive,
         toDateTime64({job.start} + bitShiftRight(r[-1], 15), 6, 'UTC') AS depart,
@@ -156,10 +164,10 @@ def clickhouse(job: Job) -> None:
                 arrayPushFront(arrayPopBack(l), l[1]))) AS r
         FROM (
             SELECT assumeNotNull(msisdn) AS s, toUnixTimestamp64Micro(assumeNotNull(time)) - {job.start}000000 AS since,
-                if(isNull(cell), transform(substring(coalesce(plmn, ''), 1, 3), mccs, there, toInt32(-1)),
-                    transform(assumeNotNull(cell), cells, at, toInt32(-1))) AS location,
+                if(isNull(p.cell), transform(substring(coalesce(plmn, ''), 1, 3), mccs, there, toInt32(-1)), {cell})
+                    AS location,
                 bitOr(bitShiftLeft(toUInt32(intDiv(since, 1000000)), 15), toUInt32(location)) AS event
-            FROM file('{job.pings}', Parquet)
+            FROM file('{job.pings}', Parquet) AS p {join}
             WHERE {"msisdn != ''" if job.text else "msisdn >= 0"} AND time IS NOT NULL
                 AND since >= 0 AND since < {DAY_US} AND location >= 0)
         GROUP BY s) AS runs
