@@ -53,8 +53,10 @@ def threads_here() -> int:
 
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
-    """A thread per processor; when one fails, what has not begun is dropped."""
-    pool = ThreadPoolExecutor(threads_here())
+    """A thread per processor and one more, since Polars decodes for them in threads of its own; when one fails, what
+    has not begun is dropped.
+    """
+    pool = ThreadPoolExecutor(threads_here() + 1)
     try:
         yield pool
     finally:
@@ -104,7 +106,7 @@ def _read(
 ) -> list[_Hand]:
     """Every piece read, each by one thread with that thread's hand; `spilled` closes their files."""
     known = sum(piece.rows for piece in pieces) if all(piece.rows for piece in pieces) else memory
-    rows = min(known, int(memory * ARENA_SHARE) // (PING * threads_here()))
+    rows = min(known, int(memory * ARENA_SHARE) // (PING * (threads_here() + 1)))
     hands: list[_Hand] = []
     free: list[_Hand] = []
     lock = Lock()
