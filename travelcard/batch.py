@@ -35,7 +35,6 @@ from travelcard.window import visits_of_sorted, window_of, without_corrected
 
 __all__ = ["run"]
 
-Report = Callable[[dict[str, Any]], None]
 Progress = Callable[[str, int, int], None]
 MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
 ARENA_SHARE = 0.5  # of them for pings by bucket; the rest is decoded row groups, the kernel's scratch, and Python

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import shapely
-from numba import njit
 from numpy.typing import NDArray
+
+from travelcard.compiled import compiled
 
 __all__ = ["Borders", "covering"]
 
@@ -29,7 +30,7 @@ _A = 6378137.0  # WGS 84
 _E2 = 6.69437999014e-3
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _metric(lat: float) -> tuple[float, float]:
     """Metres per degree of latitude and of longitude at `lat`: the radii of curvature of WGS 84."""
     sine = np.sin(lat * _RAD)
@@ -38,7 +39,7 @@ def _metric(lat: float) -> tuple[float, float]:
     return n * (1.0 - _E2) / w * _RAD, n * np.cos(lat * _RAD) * _RAD
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _near(lat, lon, edge, ky, kx, limit):
     """Metres from a point to an edge (straight in degrees); the metric is taken at the latitude half way.
 
@@ -65,7 +66,7 @@ def _near(lat, lon, edge, ky, kx, limit):
     return d
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _covers(x, y, start, stop, ends):
     """1 if the polygon of this slab covers the point, 0 if not, -1 if rounding could matter."""
     inside = 0
@@ -85,7 +86,7 @@ def _covers(x, y, start, stop, ends):
     return inside
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _draw(ends, lat0, lon0, size, cols, boxes, edges):
     """Every (box, edge) that meet, in the order of the edges; only counts them when `boxes` is empty."""
     n = 0
@@ -107,7 +108,7 @@ def _draw(ends, lat0, lon0, size, cols, boxes, edges):
     return n
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _label(
     box, cols, lat0, lon0, size, row_start, slab_owner, slab_reach, slab_start, slab_ends, edge_start, edge_owner, found
 ):
@@ -151,7 +152,7 @@ def _label(
     return n, undecided
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _locate(lat, lon, out, box, lat0, lon0, size, cols, cand_start, cand, slab_start, slab_ends):
     for i in range(len(lat)):
         y, x = lat[i], lon[i]
@@ -173,7 +174,7 @@ def _locate(lat, lon, out, box, lat0, lon0, size, cols, cand_start, cand, slab_s
                 break
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _nearest(lat, lon, radius, skip, out, box, lat0, lon0, size, cols, edge_start, edge_list, edge_owner, ends):
     """For each point the polygon nearest to it within `radius` metres, -1 for none; ties to the first polygon.
 
@@ -213,7 +214,7 @@ def _nearest(lat, lon, radius, skip, out, box, lat0, lon0, size, cols, edge_star
                     break
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _shared(lat, lon, place, out, box, lat0, lon0, size, cols, cand_start, cand, slab_start, slab_ends):
     """Whether a polygon other than `place` covers each point, or runs so near that rounding hides which."""
     rows = len(box) // cols
@@ -236,7 +237,7 @@ def _shared(lat, lon, place, out, box, lat0, lon0, size, cols, cand_start, cand,
                 break
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _plainly_inner(lat, lon, radius, out, box, lat0, lon0, size, cols, cosines):
     """The polygon of each point whose disc lies in boxes without an edge, of that polygon or of none; -3 for the rest.
 

@@ -16,8 +16,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
+from travelcard.compiled import compiled
 from travelcard.errors import InputError
 from travelcard.ingest import Numbers, Sifted, event_of
 from travelcard.locations import Sieve, location_of
@@ -31,7 +31,7 @@ OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, abo
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _bucket(word: np.uint64, shift: np.uint64) -> np.uint64:
     """`schema.bucket_of` for the word of one subscriber; `shift` is 64 less the bits of a bucket number."""
     return ((word ^ word >> np.uint64(32)) * _GOLDEN) >> shift
@@ -50,7 +50,7 @@ class _Chunks(NamedTuple):
     whole: np.uint64  # 0 where there is one bucket: a shift by 64 is undefined, so it is the first half of two
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _put(chunks, word, who, event, piece):
     """Write one ping; False when its bucket wants a chunk and none is free."""
     b = np.int64(_bucket(np.uint64(word), chunks.shift) * chunks.whole)
@@ -67,7 +67,7 @@ def _put(chunks, word, who, event, piece):
     return True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _put_rows(chunks, words, who, events, piece, row):
     """Write the rows that are not rejected, from a row on: the row reached, all or where the chunks ended."""
     for i in range(row, len(events)):
@@ -76,7 +76,7 @@ def _put_rows(chunks, words, who, events, piece, row):
     return len(events)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _put_numbers(chunks, ids, words, times, cells, valid, unit, start, length, base, table, local, piece, row, rest, n):
     """Decide rows of numbers and write the clean pings, from a row on: (row reached, left over, on the local day).
 
@@ -101,7 +101,7 @@ def _put_numbers(chunks, ids, words, times, cells, valid, unit, start, length, b
     return len(ids), n, elsewhere
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _eight(data, a, b):
     """Up to eight bytes of a text as a word, the first one lowest."""
     word = np.uint64(0)
@@ -110,7 +110,7 @@ def _eight(data, a, b):
     return word
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _name_on(data, offsets, begin, n, table, starts, arena, out, words):
     """Number texts from row `begin` on until the rows or the room for new names end: (row reached, names known).
 
@@ -157,7 +157,7 @@ def _name_on(data, offsets, begin, n, table, starts, arena, out, words):
     return len(out), n
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _laid_anew(table, larger):
     """Lay the names of a table into a larger one, all free so far."""
     mask = len(larger) - 1

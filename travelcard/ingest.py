@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
+from travelcard.compiled import compiled
 from travelcard.errors import InputError
 from travelcard.locations import Inventory, Sieve, by_position, floats, integers, locations_of, sieve
 from travelcard.places import Places
@@ -61,7 +61,7 @@ def _iso_seconds(text: pl.Series, timezone: str) -> pl.Series:
     return parts.select(seconds.alias("time"))["time"]
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _digits(data, at, n):
     """A number of `n` digits, or below zero where one is none."""
     value = np.int64(0)
@@ -71,7 +71,7 @@ def _digits(data, at, n):
     return value
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _plain_iso(data, offsets, seconds):
     """Seconds of texts in the commonest form, 2022-03-14T09:00:00.5+08:00, and for each: 1 = UTC, 2 = without an
     offset, 0 = in another form, to be read by `_iso_seconds`.
@@ -157,7 +157,7 @@ def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, bool]:
     return out, unit, guessed
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def event_of(since: np.uint64, unit: int, location: int) -> np.uint32:
     """A clean ping's event, from the units since the day began."""
     if unit == 1_000_000:  # each division is by a constant: a division by a variable costs 8 ns
@@ -171,7 +171,7 @@ def event_of(since: np.uint64, unit: int, location: int) -> np.uint32:
     return np.uint32(second) << np.uint32(SECOND_SHIFT) | np.uint32(location)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _events(ids, times, unit, start, length, locations):
     """(event of every ping, rejected per reason): the first reason that applies, in the order of REASONS."""
     events = np.empty(len(ids), np.uint32)
@@ -197,7 +197,7 @@ def _events(ids, times, unit, start, length, locations):
     return events, counts
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _on_day(times, unit, first):
     """(times that could be read, those of them in the 24 hours from second `first`)."""
     some = inside = np.int64(0)

@@ -11,8 +11,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
+from travelcard.compiled import compiled
 from travelcard.errors import InputError
 from travelcard.places import Places, country_of_mcc
 from travelcard.schema import MAX_PLACES, REASONS, midnights
@@ -40,7 +40,7 @@ _MISSING, _NOWHERE = reason(_UNKNOWN_CELL), reason(_NO_PLACE)
 _KEYS = np.uint64(1 << 47)  # ids counted from the smallest one; an inventory that spans more is looked up as text is
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _table(keys: np.ndarray, locations: np.ndarray) -> np.ndarray:
     """An open-addressing table, at most half full. A slot is one word, the id in front of 16 bits of location, so that
     a probe is one cache line and the cells of a country fit a cache; -1 is a free slot.
@@ -59,7 +59,7 @@ def _table(keys: np.ndarray, locations: np.ndarray) -> np.ndarray:
     return table
 
 
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def location_of(cell: int, base: int, table: np.ndarray, mask: np.uint64) -> int:
     """The location of a cell's id; below zero the reason why it has none."""
     key = np.uint64(cell - base)
@@ -77,7 +77,7 @@ def location_of(cell: int, base: int, table: np.ndarray, mask: np.uint64) -> int
     return location if location < 0x8000 else _NOWHERE
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find(cells: np.ndarray, base: int, table: np.ndarray) -> np.ndarray:
     """`location_of` for an array."""
     out = np.empty(len(cells), np.int32)

@@ -15,8 +15,8 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
+from travelcard.compiled import compiled
 from travelcard.errors import InputError
 from travelcard.schema import (
     MAX_PLACES,
@@ -42,7 +42,7 @@ _OTHER = np.uint64(
 # ---------------------------------------------------------------------------------------------------- the kernel
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _number(pings, row, table, known, numbers, events):
     """Number the subscribers of pings from a row on: (the row reached, subscribers known).
 
@@ -71,7 +71,7 @@ def _number(pings, row, table, known, numbers, events):
     return len(pings), known
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _moved(table, larger):
     """Lay the subscribers of a table into a larger one, empty so far: the new number of each old one."""
     mask = np.uint64(len(larger) // 2 - 1)
@@ -90,7 +90,7 @@ def _moved(table, larger):
     return moved
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _lay(events, numbers, table, laid):
     """The counting sort by subscriber, stable: each slot of the table holds where its next event goes."""
     for i in range(len(events)):
@@ -100,7 +100,7 @@ def _lay(events, numbers, table, laid):
         laid[k] = events[i]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _in_order(events: np.ndarray) -> None:
     """Sort one subscriber's events: files are nearly in time order, so this is a check and a short insertion sort."""
     budget = 8 * len(events)  # shifts; past it the input was in no order at all
@@ -117,7 +117,7 @@ def _in_order(events: np.ndarray) -> None:
             return
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _runs(events, starts, max_silence, who, place, arrive, depart, pings, inner):
     """Cut every subscriber's events into stays, written to the last six arrays: (how many, pings merged)."""
     k = -1
@@ -217,7 +217,7 @@ def stays_of_bucket(
 # ---------------------------------------------------------------------------------------------------- the merge
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def join(place, arrive, depart, pings, inner, a, b, max_silence):
     """Join, in place, neighbours among one subscriber's stays a..b-1 in one place with a gap <= max_silence."""
     k = a
@@ -232,7 +232,7 @@ def join(place, arrive, depart, pings, inner, a, b, max_silence):
     return k + 1 if b > a else a
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def without_flicker(place, arrive, depart, pings, inner, a, b, flicker):
     """Remove, in place, the 1st, 3rd, 5th ... of every maximal run of flicker candidates (DESIGN 3.4)."""
     k = a
@@ -253,7 +253,7 @@ def without_flicker(place, arrive, depart, pings, inner, a, b, flicker):
     return k
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def stitched(place, arrive, depart, pings, inner, a, b, max_silence, flicker):
     """One subscriber's stays a..b-1, in time order: joined, flicker removed (0: none), joined again; the new end."""
     b = join(place, arrive, depart, pings, inner, a, b, max_silence)
@@ -263,7 +263,7 @@ def stitched(place, arrive, depart, pings, inner, a, b, max_silence, flicker):
     return b
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _stitch(who, place, arrive, depart, pings, inner, max_silence, flicker):
     """`stitched` for every subscriber of a sorted table, then packed: how many rows are left."""
     k = a = 0

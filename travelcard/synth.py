@@ -26,9 +26,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import shapely
-from numba import njit
 
 from travelcard import places as boundaries
+from travelcard.compiled import compiled
 from travelcard.errors import InputError
 from travelcard.places import Places
 from travelcard.schema import INVENTORY, REASONS, SECONDS
@@ -108,7 +108,7 @@ class Country:
 # ------------------------------------------------------------------------------------------------- random numbers
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _mix(base, n):
     """splitmix64: word `n` of the stream `base`; a bijection of n."""
     z = base + np.uint64(n) * _GOLDEN
@@ -117,12 +117,12 @@ def _mix(base, n):
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _unit(w):
     return np.float64(w >> np.uint64(11)) * (1.0 / 9007199254740992.0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _below(w, n):
     return np.int64(((w >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
 
@@ -142,7 +142,7 @@ def _base(seed: int) -> np.uint64:
 # --------------------------------------------------------------------------------------------- people and their days
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _person(net, base, i):
     """(kind, home cell, stream) of subscriber i: homes follow the cells, so the population."""
     own = _mix(base, i)
@@ -160,7 +160,7 @@ def _person(net, base, i):
     return kind, home, own
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _put(seg, n, t0, t1, what, a, b):
     if t1 <= t0:
         return n
@@ -168,7 +168,7 @@ def _put(seg, n, t0, t1, what, a, b):
     return n + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _local(net, cell, w, spread):
     """A cell of the same place, at most `spread` further in the order in which neighbours lie together."""
     place = net.place[cell]
@@ -176,7 +176,7 @@ def _local(net, cell, w, spread):
     return min(max(x, net.starts[place]), net.starts[place + 1] - 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _at_home(net, own, kind, home, day, seg, n):
     """An ordinary day: to work and back from Monday to Friday, or an errand of one to three hours."""
     w = _mix(own, 10_000_000 + day)
@@ -202,7 +202,7 @@ def _at_home(net, own, kind, home, day, seg, n):
     return _put(seg, n, back, _DAY, _AT, home, 0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _distance(net, a, b):
     """Kilometres, flat: enough to choose a speed and an hour."""
     x = (net.lon[a] - net.lon[b]) * np.cos((net.lat[a] + net.lat[b]) * 0.00872664625997165)
@@ -210,7 +210,7 @@ def _distance(net, a, b):
     return 111.2 * np.sqrt(x * x + y * y)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _plan(net, own, kind, home, day, seg):
     """A subscriber's local day as (from, to, what, cell, other cell); returns how many. Hours without one: in the air.
 
@@ -262,7 +262,7 @@ def _plan(net, own, kind, home, day, seg):
     return _put(seg, n, out + road_s, _DAY, _AT, home, 0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _passing(net, own, seg, s, step):
     """The cell that serves step `step` of a journey: any of the box that the straight line is in; -1 = no coverage."""
     t0, t1, a, b = seg[s, 0], seg[s, 1], seg[s, 3], seg[s, 4]
@@ -277,7 +277,7 @@ def _passing(net, own, seg, s, step):
     return np.int64(net.box_cells[net.box_starts[box] + _below(w, n)])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _served(net, own, day, seg, n, t, flicker):
     """The cell that serves second `t`: an index, -1 = none, -2 - c = country c of ABROAD.
 
@@ -299,7 +299,7 @@ def _served(net, own, day, seg, n, t, flicker):
     return np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _true_stays(net, base, lo, hi, day, abroad):
     """The places of subscribers lo..hi on a day: (subscriber, place, first second, last second), in order."""
     size = (hi - lo) * 8 + 1024
@@ -337,14 +337,14 @@ def _true_stays(net, base, lo, hi, day, abroad):
     return who[:rows], place[:rows], arrive[:rows], depart[:rows]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _longer(array):
     out = np.empty(2 * len(array), array.dtype)
     out[: len(array)] = array
     return out
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _who(net, base, lo, hi):
     kinds, homes = np.empty(hi - lo, np.int8), np.empty(hi - lo, np.int32)
     for i in range(lo, hi):
@@ -356,7 +356,7 @@ def _who(net, base, lo, hi):
 # ------------------------------------------------------------------------------------------------------------- pings
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _share(t, cdf):
     """The share of a day's pings that come before second `t`."""
     if t <= 0:
@@ -367,7 +367,7 @@ def _share(t, cdf):
     return cdf[h] + (cdf[h + 1] - cdf[h]) * (t - 3600 * h) / 3600.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _second(share, cdf):
     """The inverse of `_share`."""
     h = 0
@@ -376,7 +376,7 @@ def _second(share, cdf):
     return 3600.0 * (h + (share - cdf[h]) / (cdf[h + 1] - cdf[h]))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _pings(net, base, subscribers, day, rate, cdf, windows, deal, flicker, faults, reasons, first_bad, capacity):
     """The rows of one part of a file: (who, microsecond of the local day, cell, fault, sort key) or none if too many.
 
@@ -460,7 +460,7 @@ def _pings(net, base, subscribers, day, rate, cdf, windows, deal, flicker, fault
     return who[:rows], micro[:rows], cells[:rows], fault[:rows], keys[:rows], True
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _ordered(who, micro, cells, fault, keys):
     """The rows in the order of their keys, equal keys as they were: one counting sort."""
     at = np.zeros(65_537, np.int64)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from numba import njit
 
+from travelcard.compiled import compiled
 from travelcard.errors import InputError
 from travelcard.places import is_abroad
 from travelcard.schema import CORRECTIONS, VISITS, a_date, midnights, whole_seconds
@@ -55,7 +55,7 @@ def window_of(as_of: date, days: int) -> tuple[date, date]:
     return as_of - timedelta(days=days), as_of - timedelta(days=1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _day(starts, second, day):
     """Day index of a second at or after the start of `day`: stays come in time order, so this mostly stands still."""
     while second >= starts[day + 1]:
@@ -63,7 +63,7 @@ def _day(starts, second, day):
     return day
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _without_border(place, day, inner, abroad, slot, a, b, keep, heard):
     """Mark in `keep` the day-stays that `border = inner` leaves: on each day, see DESIGN 3.5."""
     i = a
@@ -82,7 +82,7 @@ def _without_border(place, day, inner, abroad, slot, a, b, keep, heard):
         i = j
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _visits(
     who,
     place,
