@@ -261,7 +261,7 @@ class Numbers:
 
 def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
     """The batch as numbers, or None where a time or cell is none, a time is local, or integers are written as text."""
-    if "cell" not in batch.columns or not len(sieve.cell_table):
+    if "cell" not in batch.columns or not len(sieve.cell_table) or not len(batch):
         return None
     if batch.numeric != pa.types.is_integer(batch.columns["subscriber"].type):
         return None
