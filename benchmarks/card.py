@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.data import made
-from benchmarks.measure import CACHE, CAVEATS, Row, measured, python, record, report, versions
+from benchmarks.measure import CACHE, Row, asked, measured, python, record, report
 
 
 def child(what: str, root: str, lookups: int) -> None:
@@ -57,11 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cards", type=float, default=1e5)
     parser.add_argument("--days", type=int, default=3, help="of stays behind the cards")
     parser.add_argument("--lookups", type=int, default=2000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--csv", type=Path, default=Path("benchmarks/results.csv"))
-    options = parser.parse_args(arguments)
-    print(CAVEATS)
-    print(versions())
+    options = asked(parser, arguments)
     n = int(options.cards)
     settings = {"subscribers": n, "pings_per_subscriber": 24, "days": options.days, "files": 4, "seed": 1}
     folder = made("store", CACHE / f"cards-{n}-{options.days}", cards=True, **settings)

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from benchmarks.data import made
 from benchmarks.floor import READERS
-from benchmarks.measure import CACHE, CAVEATS, Row, found, measured, python, record, removed, report, versions
+from benchmarks.measure import CACHE, Row, asked, found, measured, python, record, removed, report
 
 AS_OF = "2022-03-15"
 
@@ -20,11 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cards", description=__doc__)
     parser.add_argument("--subscribers", type=float, default=1e5)
     parser.add_argument("--pings", type=float, default=24, help="of each subscriber a day")
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--csv", type=Path, default=Path("benchmarks/results.csv"))
-    options = parser.parse_args(arguments)
-    print(CAVEATS)
-    print(versions())
+    options = asked(parser, arguments)
     n = int(options.subscribers)
     settings = {"subscribers": n, "pings_per_subscriber": options.pings, "days": 14, "files": 4, "seed": 1}
     folder = made("store", CACHE / f"window-{n}-{options.pings:g}", **settings)

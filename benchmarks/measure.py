@@ -6,6 +6,7 @@ resident when it was started, so the parent has to stay small.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import platform
@@ -71,6 +72,16 @@ def measured(command: Sequence[str | Path], env: Mapping[str, str] | None = None
             raise RuntimeError(f"{' '.join(map(str, command[1:4]))} ended with {process.returncode}:\n{last}")
     peak = used.ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
     return Time(seconds, used.ru_utime + used.ru_stime, peak, said)
+
+
+def asked(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
+    """The options of a benchmark, with those that every one has; the caveats come before any number."""
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--csv", type=Path, default=Path("benchmarks/results.csv"))
+    options = parser.parse_args(arguments)
+    print(CAVEATS)
+    print(versions())
+    return options
 
 
 def python(module: str, *arguments: object) -> list[str]:

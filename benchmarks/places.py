@@ -13,11 +13,10 @@ import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measure import CAVEATS, Row, cores, measured, python, record, report, versions
+from benchmarks.measure import Row, asked, cores, measured, python, record, report
 
 KINDS = ("uniform", "cities")
 FINDERS = ("floor", "travelcard", "shapely", "travelcard snap")
@@ -90,11 +89,7 @@ def child(name: str, kind: str, n: int) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.places", description=__doc__)
     parser.add_argument("--points", type=float, default=1e6)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--csv", type=Path, default=Path("benchmarks/results.csv"))
-    options = parser.parse_args(arguments)
-    print(CAVEATS)
-    print(versions())
+    options = asked(parser, arguments)
     n, wrong = int(options.points), set()
     for kind in KINDS:
         rows, rates = [], {}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.data import CASES, about, made
 from benchmarks.floor import READERS
-from benchmarks.measure import CACHE, CAVEATS, Row, Time, found, measured, python, record, removed, report, versions
+from benchmarks.measure import CACHE, Row, Time, asked, found, measured, python, record, removed, report
 from benchmarks.peers import MODULES, Job, installed
 
 
@@ -50,21 +50,21 @@ def _peer(name: str, work: Path, job: Job) -> tuple[Time, tuple[int, str]]:
     return time, found(out / "*.parquet" if out.is_dir() else out)
 
 
+def _peers(text: str) -> list[str]:
+    peers = [peer for peer in text.split(",") if peer]
+    if unknown := [peer for peer in peers if peer not in MODULES]:
+        raise argparse.ArgumentTypeError(f"no such peer: {', '.join(unknown)}; there are {', '.join(MODULES)}")
+    return peers
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stays", description=__doc__)
     parser.add_argument("--pings", type=float, default=1e6)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--peers", default="duckdb,polars,clickhouse,spark", help="comma-separated; '' for none")
+    parser.add_argument("--peers", default=",".join(MODULES), type=_peers, help="comma-separated; '' for none")
     parser.add_argument("--case", choices=CASES, default="base")
-    parser.add_argument("--csv", type=Path, default=Path("benchmarks/results.csv"))
     parser.add_argument("--data", type=Path, help="a folder that `travelcard synth` wrote, instead of one of ours")
-    options = parser.parse_args(arguments)
-    asked = [peer for peer in options.peers.split(",") if peer]
-    if unknown := [peer for peer in asked if peer not in MODULES]:
-        parser.error(f"no such peer: {', '.join(unknown)}; there are {', '.join(MODULES)}")
-    print(CAVEATS)
-    print(versions())
-    for peer in asked:
+    options = asked(parser, arguments)
+    for peer in options.peers:
         if not installed(peer):
             print(f"{peer}: skipped, {MODULES[peer]} is not installed")
     source = _input(options)
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     work.mkdir(parents=True)
     out = str((work / "stays.parquet").resolve())
     job = Job(pings, str(lookup.resolve()), facts["cells"], facts["start"], facts["text"], out)
-    peers, failed = list(filter(installed, asked)), False
+    peers, failed = list(filter(installed, options.peers)), False
     rows, floors = [], []
     try:
         for run in range(1, options.runs + 1):

@@ -50,12 +50,15 @@ def threads_here() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _workers() -> int:
+    """A thread per processor and one more, since Polars decodes for them in threads of its own."""
+    return threads_here() + 1
+
+
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
-    """A thread per processor and one more, since Polars decodes for them in threads of its own; when one fails, what
-    has not begun is dropped.
-    """
-    pool = ThreadPoolExecutor(threads_here() + 1)
+    """The workers; when one fails, what has not begun is dropped."""
+    pool = ThreadPoolExecutor(_workers())
     try:
         yield pool
     finally:
@@ -104,8 +107,10 @@ def _read(
     spilled: ExitStack,
 ) -> list[_Hand]:
     """Every piece read, each by one thread with that thread's hand; `spilled` closes their files."""
-    known = sum(piece.rows for piece in pieces) if all(piece.rows for piece in pieces) else memory
-    rows = min(known, int(memory * ARENA_SHARE) // (PING * (threads_here() + 1)))
+    total = sum(piece.rows for piece in pieces)
+    rows = int(memory * ARENA_SHARE) // (PING * _workers())
+    if all(piece.rows for piece in pieces):  # how long CSV files and streams are is not known
+        rows = min(rows, total)
     hands: list[_Hand] = []
     free: list[_Hand] = []
     lock = Lock()
@@ -121,7 +126,7 @@ def _read(
             free.append(hand)
         return piece.rows
 
-    done, total = 0, sum(piece.rows for piece in pieces)
+    done = 0
     with _pool() as pool:
         for more in pool.map(task, range(len(pieces)), pieces):
             done += more

@@ -22,6 +22,7 @@ from travelcard.errors import InputError
 from travelcard.ingest import Numbers, Sifted, event_of
 from travelcard.locations import Sieve, location_of
 from travelcard.schema import REJECTED, SECOND_SHIFT
+from travelcard.sources import text_bytes
 from travelcard.stays import packed, pages
 
 __all__ = ["Arena", "gather", "ranked"]
@@ -194,9 +195,7 @@ class Names:
         """(the number of each text, the word from which its bucket is taken); null and empty texts get -1."""
         if texts.null_count:
             texts = pc.fill_null(texts, "")
-        _, offsets, data = texts.buffers()
-        ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
-        raw = np.frombuffer(data, np.uint8) if data is not None else np.empty(0, np.uint8)
+        raw, ends = text_bytes(texts)
         out, words = np.empty(len(texts), np.int64), np.empty(len(texts), np.int64)
         done = 0
         while True:

@@ -25,7 +25,7 @@ from travelcard.schema import (
     SECONDS,
     a_date,
 )
-from travelcard.sources import Batch, Reading, as_text, is_number, pieces_of
+from travelcard.sources import Batch, Reading, as_text, is_number, pieces_of, text_bytes
 
 __all__ = ["read_pings"]
 
@@ -113,10 +113,8 @@ def _plain_iso(data, offsets, seconds):
 
 def _text_times(text: pa.Array, timezone: str | None) -> tuple[np.ndarray, bool]:
     """(UTC seconds of ISO 8601 texts, `_BAD_TIME` where there are none; whether UTC is a guess)."""
-    _, offsets, data = text.buffers()
-    ends = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1]
     seconds = np.empty(len(text), np.int64)
-    kinds = _plain_iso(np.frombuffer(data or b"", np.uint8), ends, seconds)
+    kinds = _plain_iso(*text_bytes(text), seconds)
     local = timezone not in (None, "UTC")
     other = np.flatnonzero(kinds != 1 if local else kinds == 0)
     offset = bool((kinds == 1).any())

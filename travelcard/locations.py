@@ -91,7 +91,7 @@ def _find(cells: np.ndarray, base: int, table: np.ndarray) -> np.ndarray:
 class Sieve:
     """All that decides one day's pings: the day, the place codes in bytewise order, and what each location means.
 
-    A location is place index * 2 + inner, or below zero a reason (`_reason`).
+    A location is place index * 2 + inner, or below zero a reason (`reason`).
     """
 
     day: date

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from travelcard.errors import InputError, hidden
 from travelcard.schema import Column, Table, decoded, zone
 
-__all__ = ["Batch", "Piece", "Reading", "as_text", "is_number", "pieces_of", "read_table"]
+__all__ = ["Batch", "Piece", "Reading", "as_text", "is_number", "pieces_of", "read_table", "text_bytes"]
 
 _ID = ("integer", "string")
 _NUMBER = ("float", "integer", "string")
@@ -107,6 +107,13 @@ def as_text(array: pa.Array) -> pa.Array:
     """Any column as text, empty text as null."""
     text = array.cast(pa.string())
     return pc.if_else(pc.equal(text, ""), None, text)
+
+
+def text_bytes(text: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """(the bytes of a text column, where each text begins and the last one ends), as compiled loops take them."""
+    _, offsets, data = text.buffers()
+    ends = np.frombuffer(offsets, np.int32)[text.offset : text.offset + len(text) + 1]
+    return np.frombuffer(data or b"", np.uint8), ends
 
 
 def read_table(path: str | Path, id_column: str) -> pa.Table:

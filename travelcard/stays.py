@@ -34,12 +34,26 @@ __all__ = ["MAX_SILENCE", "stays", "stitch"]
 
 MAX_SILENCE = timedelta(hours=12)  # a night with the phone off (FACTS 4)
 
-_OTHER = np.uint64(
-    0xBF58476D1CE4E5B9
-)  # not the word of schema.bucket_of: the ids of one bucket agree in the top bits of that product
+# Not the word of schema.bucket_of: the ids of one bucket agree in the top bits of that product.
+_OTHER = np.uint64(0xBF58476D1CE4E5B9)
 
 
 # ---------------------------------------------------------------------------------------------------- the kernel
+
+
+@compiled(inline="always")
+def _shift(mask):
+    """How far a product is shifted to the right to leave a slot of a table with this mask."""
+    shift = np.uint64(0)
+    while mask >> shift:
+        shift += np.uint64(1)
+    return np.uint64(64) - shift
+
+
+@compiled(inline="always")
+def _home(word, shift):
+    """The slot in which the search for an id begins."""
+    return ((word ^ word >> np.uint64(31)) * _OTHER) >> shift
 
 
 @compiled
@@ -50,14 +64,11 @@ def _number(pings, row, table, known, numbers, events):
     one cache line; a count of 0 is a free slot. It stops where the table is half full.
     """
     mask = np.uint64(len(table) // 2 - 1)
-    shift = np.uint64(0)
-    while mask >> shift:
-        shift += np.uint64(1)
-    shift = np.uint64(64) - shift
+    shift = _shift(mask)
     for i in range(row, len(pings)):
         word = np.uint64(pings[i, 1]) << np.uint64(32) | np.uint64(pings[i, 0])
         key = np.int64(word)
-        h = ((word ^ word >> np.uint64(31)) * _OTHER) >> shift
+        h = _home(word, shift)
         while table[2 * h + 1] and table[2 * h] != key:
             h = (h + np.uint64(1)) & mask
         if not table[2 * h + 1]:
@@ -75,15 +86,12 @@ def _number(pings, row, table, known, numbers, events):
 def _moved(table, larger):
     """Lay the subscribers of a table into a larger one, empty so far: the new number of each old one."""
     mask = np.uint64(len(larger) // 2 - 1)
-    shift = np.uint64(0)
-    while mask >> shift:
-        shift += np.uint64(1)
-    shift = np.uint64(64) - shift
+    shift = _shift(mask)
     moved = np.empty(len(table) // 2, np.int32)
     for slot in range(len(table) // 2):
         if table[2 * slot + 1]:
             word = np.uint64(table[2 * slot])
-            h = ((word ^ word >> np.uint64(31)) * _OTHER) >> shift
+            h = _home(word, shift)
             while larger[2 * h + 1]:
                 h = (h + np.uint64(1)) & mask
             larger[2 * h], larger[2 * h + 1], moved[slot] = table[2 * slot], table[2 * slot + 1], h
