@@ -19,7 +19,12 @@ from travelcard.store import Store
 
 DAY = date(2022, 3, 14)
 BEGIN = int(datetime(2022, 3, 13, 16, tzinfo=UTC).timestamp())
-NUMBERS = (0, 1, 7, 13800001234, 2**31 - 1, 2**32, 2**63 - 1, -1, None)
+NUMBERS = (
+    (0, 1, 7, 13800001234, 2**31 - 1, 2**32, 2**63 - 1, -1, None),
+    (13800001234, 13800001235, 19999999999, 13000000000, -1, None),
+    (5, 6, 7, 5 + 2**36 - 2, None),  # the largest that shares a word with an event, see Packing
+    (5, 6, 7, 5 + 2**36 - 1, None),
+)
 NAMES = ("a", "号码", "x" * 16, "x" * 17, "x" * 40, "13800001234", "", None)
 FAR = (1, 7, 10**6, 2**40, 2**46, 2**50, 2**62)  # cell ids, more or less far apart
 
@@ -34,9 +39,10 @@ def subscribers(dice: random.Random, n: int) -> pa.Array:
     kind = dice.choice((pa.int64(), pa.uint64(), pa.int32(), pa.string(), pa.large_string()))
     if not pa.types.is_integer(kind):
         return pa.array(dice.choices(NAMES, k=n), kind)
+    numbers = dice.choice(NUMBERS)
     unsigned = {-1: 2**63 + 5} if kind == pa.uint64() else {}
-    small = {number: 5 for number in NUMBERS if number is not None and number >= 2**31} if kind == pa.int32() else {}
-    array = pa.array([{**unsigned, **small}.get(number, number) for number in dice.choices(NUMBERS, k=n)], kind)
+    small = {number: 5 for number in numbers if number is not None and number >= 2**31} if kind == pa.int32() else {}
+    array = pa.array([{**unsigned, **small}.get(number, number) for number in dice.choices(numbers, k=n)], kind)
     return array.dictionary_encode() if dice.random() < 0.2 else array
 
 
@@ -58,7 +64,7 @@ def times(dice: random.Random, n: int) -> tuple[pa.Array, dict[str, str]]:
     return array.cast(pa.timestamp(unit, dice.choice(("UTC", "Asia/Tokyo")))), {}
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(80))
 def test_a_run_and_the_frames_say_the_same(seed, places, tmp_path, monkeypatch):
     monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 64)  # chunks of 64 pings, so that arenas fill and spill
     dice = random.Random(seed)
@@ -87,7 +93,8 @@ def test_a_run_and_the_frames_say_the_same(seed, places, tmp_path, monkeypatch):
     table, half = pa.table(columns), n // 2
     for name, part in (("a", table[:half]), ("b", table[half:])):
         if len(part):
-            pq.write_table(part, tmp_path / f"{name}.parquet", row_group_size=dice.choice((7, 100, 10**6)))
+            size, said = dice.choice((7, 100, 10**6)), dice.random() < 0.8
+            pq.write_table(part, tmp_path / f"{name}.parquet", row_group_size=size, write_statistics=said)
     source = str(Path(tmp_path) / "*.parquet")
 
     pings, rejects = tc.read_pings(source, day=DAY, cells=cells, places=places, **options)
@@ -100,3 +107,13 @@ def test_a_run_and_the_frames_say_the_same(seed, places, tmp_path, monkeypatch):
     held = store.frame("stays").drop("day", "bucket").sort("subscriber", "arrive", "place")
     assert held.rows() == tc.stays(pings).rows()
     assert store.frame("rejects").drop("day").sort("file", "row").equals(rejects.sort("file", "row"))
+
+
+def test_ids_that_are_not_as_the_statistics_say_are_refused(places, tmp_path, monkeypatch):
+    rows = {"subscriber": [1, 2**40], "time": [BEGIN * 1000] * 2, "plmn": ["44010"] * 2}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+    monkeypatch.setattr("travelcard.sources._span", lambda *_: (1, 2))
+    store = Store(tmp_path / "store")
+    with pytest.raises(tc.InputError, match="statistics"):
+        run_stays(store, day=DAY, pings=str(tmp_path / "a.parquet"), places=places, reading=Reading(time_unit="ms"))
+    assert not store.days("stays")

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from travelcard.buckets import PING, Arena, gather, ranked
+from travelcard.buckets import Arena, gather, ranked
 from travelcard.cards import cards, check_risk
 from travelcard.errors import GateError, InputError
 from travelcard.ingest import Counts, Sifted, decided, numbers, refuse_misread, sift
@@ -29,7 +29,7 @@ from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, a_date, bucket_of
 from travelcard.sources import Piece, Reading, pieces_of
-from travelcard.stays import Room, id_codes, stays_of_bucket, stays_table
+from travelcard.stays import Packing, Room, id_codes, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import visits_of_sorted, window_of, without_corrected
 
@@ -108,9 +108,10 @@ def _read(
 ) -> list[_Hand]:
     """Every piece read, each by one thread with that thread's hand; `spilled` closes their files."""
     total = sum(piece.rows for piece in pieces)
-    rows = int(memory * ARENA_SHARE) // (PING * _workers())
-    if all(piece.rows for piece in pieces):  # how long CSV files and streams are is not known
-        rows = min(rows, total)
+    # how long CSV files and streams are is not known
+    rows = total if all(piece.rows for piece in pieces) else memory
+    share, places = int(memory * ARENA_SHARE) // _workers(), len(wanted.codes)
+    packing = _packing(pieces, places)
     hands: list[_Hand] = []
     free: list[_Hand] = []
     lock = Lock()
@@ -118,7 +119,8 @@ def _read(
     def task(number: int, piece: Piece) -> int:
         with lock:
             if not free:
-                hands.append(_Hand(spilled.enter_context(Arena(store.layout.buckets, rows, store.scratch))))
+                arena = Arena(store.layout.buckets, share, rows, packing, places, store.scratch)
+                hands.append(_Hand(spilled.enter_context(arena)))
                 free.append(hands[-1])
             hand = free.pop()
         hand.read(piece, number, reading, wanted)
@@ -132,6 +134,17 @@ def _read(
             done += more
             progress("read", done, total)
     return hands
+
+
+def _packing(pieces: Sequence[Piece], places: int) -> Packing | None:
+    """How pings are packed into a word, or None where the ids do not fit, as far as the files say."""
+    if not pieces[0].numeric:
+        return Packing.of(places)  # texts have numbers that count up
+    spans = [piece.span for piece in pieces if piece.span is not None]
+    if len(spans) < len(pieces):
+        return None
+    packing = Packing.of(places, max(min(lowest for lowest, _ in spans), 0))
+    return packing if max(highest for _, highest in spans) - packing.base < packing.ids else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +190,15 @@ def run_stays(
         _accept(counts, wanted, day, max_rejected)
         layout = store.create("integer" if pieces[0].numeric else "string")
         arenas = [hand.arena for hand in hands]
-        (names, ranks), codes = ranked(arenas), pa.array(wanted.codes)
+        (texts, ranks), codes = ranked(arenas), pa.array(wanted.codes)
         rooms = local()
 
         def task(bucket: int) -> tuple[Written | None, int, int]:
             if not hasattr(rooms, "own"):
                 rooms.own = Room()
-            runs, n = gather(arenas, ranks, bucket)
-            unique, columns, merged = stays_of_bucket(runs, n, layout.max_silence_s, rooms.own)
+            runs, n, names = gather(arenas, texts, ranks, bucket)
+            packing = arenas[0].packing
+            unique, columns, merged = stays_of_bucket(runs, n, packing, layout.max_silence_s, rooms.own)
             if not len(unique):
                 return None, 0, 0
             table = stays_table(unique, names, codes, columns, wanted.start)

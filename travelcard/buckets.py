@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -17,17 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from travelcard.compiled import compiled
+from travelcard.compiled import compiled, shift_of
 from travelcard.errors import InputError
-from travelcard.ingest import Numbers, Sifted, event_of
+from travelcard.ingest import Numbers, Sifted, second_of
 from travelcard.locations import Sieve, location_of
 from travelcard.schema import REJECTED, SECOND_SHIFT
 from travelcard.sources import text_bytes
-from travelcard.stays import packed, pages
+from travelcard.stays import Packing, codes, pages, renumber
 
 __all__ = ["Arena", "gather", "ranked"]
 
-PING = 12  # bytes: an id and an event
 OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -41,7 +40,7 @@ def _bucket(word: np.uint64, shift: np.uint64) -> np.uint64:
 class _Chunks(NamedTuple):
     """An arena as the kernels fill it: chunk c is pings c * size to (c + 1) * size, `size` being a power of two."""
 
-    pings: np.ndarray  # uint32, (n, 3), see stays.packed: one array, for one stream of writes a bucket and not two
+    pings: np.ndarray  # uint64, `width` a ping: 1, see Packing, or where ids may be too large for that 2, id and event
     tail: np.ndarray  # of each bucket, where its next ping goes, unless that is the start of a chunk
     free: np.ndarray  # the first chunk that is nobody's, and how many there are in all
     owner: np.ndarray  # the bucket of each chunk
@@ -49,11 +48,15 @@ class _Chunks(NamedTuple):
     size: int
     shift: np.uint64
     whole: np.uint64  # 0 where there is one bucket: a shift by 64 is undefined, so it is the first half of two
+    width: int
+    base: np.int64
+    bits: np.uint64
+    ids: np.uint64  # all bits where the id shares a word with the event, none where it has its own
 
 
-@compiled(inline="always")
+@compiled
 def _put(chunks, word, who, event, piece):
-    """Write one ping; False when its bucket wants a chunk and none is free."""
+    """Write one ping, its event packed; False when its bucket wants a chunk and none is free."""
     b = np.int64(_bucket(np.uint64(word), chunks.shift) * chunks.whole)
     k = chunks.tail[b]
     if k & (chunks.size - 1) == 0:
@@ -63,39 +66,46 @@ def _put(chunks, word, who, event, piece):
         chunks.free[0] = c + 1
         chunks.owner[c], chunks.order[c] = b, piece
         k = c * chunks.size
-    chunks.pings[k, 0], chunks.pings[k, 1], chunks.pings[k, 2] = np.uint32(who), np.uint32(who >> 32), event
+    at = k * chunks.width
+    chunks.pings[at] = np.uint64(who)  # written over at once where the width is 1: a branch costs more
+    chunks.pings[at + chunks.width - 1] = np.uint64(who - chunks.base) << chunks.bits & chunks.ids | event
     chunks.tail[b] = k + 1
     return True
 
 
 @compiled
-def _put_rows(chunks, words, who, events, piece, row):
+def _put_rows(chunks, words, who, events, shift, piece, row):
     """Write the rows that are not rejected, from a row on: the row reached, all or where the chunks ended."""
     for i in range(row, len(events)):
-        if events[i] < REJECTED and not _put(chunks, words[i], who[i], events[i], piece):
+        event = np.uint64(events[i])
+        packed = event >> np.uint64(SECOND_SHIFT) << shift | event & np.uint64((1 << SECOND_SHIFT) - 1)
+        if event < REJECTED and not _put(chunks, words[i], who[i], packed, piece):
             return i
     return len(events)
 
 
 @compiled
-def _put_numbers(chunks, ids, words, times, cells, valid, unit, start, length, base, table, local, piece, row, rest, n):
+def _put_numbers(
+    chunks, most, ids, words, times, cells, valid, unit, start, length, base, table, shift, local, piece, row, rest, n
+):
     """Decide rows of numbers and write the clean pings, from a row on: (row reached, left over, on the local day).
 
-    Clean in this one pass is what is plainly so; the other rows are listed in `rest`, after its first `n`. `valid` is a
-    bitmap of the rows without a null. The last number is of pings on the day if their times are taken for local ones.
+    Clean in this one pass is what is plainly so; the other rows are listed in `rest`, after its first `n`. `most` is
+    how many ids there may be from the chunks' base on, `valid` a bitmap of the rows without a null. The last number is
+    of pings on the day if their times are taken for local ones.
     """
     begin, span = start * unit, np.uint64(length * unit)
-    mask = np.uint64(len(table) - 1)
+    slots = shift_of(table)
     elsewhere = 0
     for i in range(row, len(ids)):
-        since = np.uint64(times[i] - begin)  # wraps round for what lies before the day
-        location = location_of(cells[i], base, table, mask)
+        since = np.uint64(times[i] - begin)  # wraps round for what lies before the day, as ids do below
+        location = location_of(cells[i], base, table, slots)
         whole = valid[i >> 3] >> (i & 7) & 1
-        if whole and ids[i] >= 0 and since < span and cells[i] >= 0 and location >= 0:
-            event = event_of(since, unit, location)
-            if not _put(chunks, words[i], ids[i], event, piece):
+        if whole and np.uint64(ids[i] - chunks.base) < most and since < span and location >= 0:
+            second = second_of(since, unit)
+            if not _put(chunks, words[i], ids[i], second << shift | np.uint64(location), piece):
                 return i, n, elsewhere
-            elsewhere += local <= np.int64(event >> SECOND_SHIFT) < local + 86_400
+            elsewhere += local <= np.int64(second) < local + 86_400
         else:
             rest[n] = i
             n += 1
@@ -231,18 +241,25 @@ class _Run(NamedTuple):
 class Arena:
     """What one thread has read: pings in chunks by bucket, and text subscribers under numbers of its own.
 
-    `rows` are held in memory at most; `folder` is where the file for the others is made.
+    `memory` bytes are held at most, or what `rows` take; `folder` is where the file for the others is made. Without a
+    `packing` ids may be any, and a ping takes twice the room.
     """
 
-    def __init__(self, buckets: int, rows: int, folder: Path) -> None:
+    def __init__(
+        self, buckets: int, memory: int, rows: int, packing: Packing | None, places: int, folder: Path
+    ) -> None:
         self.names: Names | None = None
         self.spilled = 0  # bytes
+        self.packing = Packing.of(places) if packing is None else packing
+        self.wide = packing is None
+        self._most = np.uint64(1 << 63 if packing is None else self.packing.ids)
         self._folder = folder
+        width = 1 + self.wide
         bits = buckets.bit_length() - 1
         size = min(max(OPEN_CHUNKS // buckets, 64), 4096)
-        count = rows // size + 2 * buckets
+        count = min(memory // (8 * width), rows) // size + 2 * buckets
         self._chunks = _Chunks(
-            pages(3 * count * size, np.uint32).reshape(-1, 3),
+            pages(width * count * size, np.uint64),
             np.zeros(buckets, np.int64),
             np.array([0, count]),
             np.empty(count, np.int16),
@@ -250,6 +267,10 @@ class Arena:
             size,
             np.uint64(64 - max(bits, 1)),
             np.uint64(bits > 0),
+            width,
+            np.int64(self.packing.base),
+            np.uint64(self.packing.bits),
+            np.uint64(0 if self.wide else (1 << 64) - 1),
         )
         self._file: BinaryIO | None = None
         self._runs: list[list[_Run]] = [[] for _ in range(buckets)]
@@ -271,8 +292,10 @@ class Arena:
     def put(self, sifted: Sifted, piece: int) -> None:
         """Add the clean rows of a sifted block."""
         ids, words = self._numbered(sifted.ids)
-        row = 0
-        while (row := _put_rows(self._chunks, words, ids, sifted.events, piece, row)) < len(sifted.events):
+        if (sifted.events[(ids - self.packing.base).view(np.uint64) >= self._most] < REJECTED).any():
+            raise InputError("a file's statistics of its subscribers are not those of its rows: write it again")
+        shift, row = np.uint64(self.packing.shift), 0
+        while (row := _put_rows(self._chunks, words, ids, sifted.events, shift, piece, row)) < len(sifted.events):
             self._spill()
 
     def put_numbers(self, numbers: Numbers, sieve: Sieve, piece: int) -> tuple[np.ndarray, int]:
@@ -282,8 +305,9 @@ class Arena:
         row = left = elsewhere = 0
         while True:
             row, left, more = _put_numbers(
-                self._chunks, ids, words, numbers.times, numbers.cells, numbers.valid, numbers.unit, sieve.start,
-                sieve.length, sieve.cell_base, sieve.cell_table, sieve.local, piece, row, rest, left,
+                self._chunks, self._most, ids, words, numbers.times, numbers.cells, numbers.valid, numbers.unit,
+                sieve.start, sieve.length, sieve.cell_base, sieve.cell_table, np.uint64(self.packing.shift),
+                sieve.local, piece, row, rest, left,
             )  # fmt: skip
             elsewhere += more
             if row == len(ids):
@@ -308,7 +332,7 @@ class Arena:
             for bucket, runs in enumerate(self._runs):
                 for run in self._held(bucket):
                     runs.append(run._replace(spilled=True, at=self.spilled))
-                    self.spilled += self._file.write(chunks.pings[run.at : run.at + run.rows].data)
+                    self.spilled += self._file.write(self._words(run).data)
             self._file.flush()
         except OSError as error:
             raise InputError(f"{self._folder} cannot hold the pings for which memory has no room: {error}") from error
@@ -318,11 +342,16 @@ class Arena:
         """All rows of a bucket, in the order in which they came."""
         return self._runs[bucket] + self._held(bucket)
 
+    def _words(self, run: _Run) -> np.ndarray:
+        """The words of a run in memory."""
+        return self._chunks.pings[run.at * self._chunks.width : (run.at + run.rows) * self._chunks.width]
+
     def pings(self, run: _Run) -> np.ndarray:
-        """The pings of a run."""
-        if self._file is None or not run.spilled:
-            return self._chunks.pings[run.at : run.at + run.rows]
-        out = np.empty((run.rows, 3), np.uint32)
+        """The words of a run: one a ping, or two where ids are wide."""
+        if not run.spilled:
+            return self._words(run)
+        assert self._file is not None
+        out = np.empty(run.rows * self._chunks.width, np.uint64)
         if os.preadv(self._file.fileno(), [out.data], run.at) != out.nbytes:
             raise InputError(f"{self._folder}: pings that were written there a moment ago cannot be read again")
         return out
@@ -343,15 +372,27 @@ def ranked(arenas: Sequence[Arena]) -> tuple[pa.Array | None, list[np.ndarray]]:
     return order, [rank[n] for n in numbers]
 
 
-def gather(arenas: Sequence[Arena], ranks: Sequence[np.ndarray], bucket: int) -> tuple[Iterator[np.ndarray], int]:
-    """The pings of one bucket, run by run in the order of the input's pieces, and how many they are."""
+def gather(
+    arenas: Sequence[Arena], names: pa.Array | None, ranks: Sequence[np.ndarray], bucket: int
+) -> tuple[Iterable[np.ndarray], int, pa.Array | None]:
+    """The pings of one bucket, packed, run by run in the order of the input's pieces; how many; what ids stand for.
+
+    `names` and `ranks` as `ranked` returns them. The runs are the arenas' own memory, which is free to be written over.
+    """
     runs = [(run, i) for i, arena in enumerate(arenas) for run in arena.runs(bucket)]
     runs.sort(key=lambda pair: pair[0].order)
+    n = sum(run.rows for run, _ in runs)
+    packing = arenas[0].packing
+    if arenas[0].wide:
+        every = np.concatenate([np.empty(0, np.uint64), *(arenas[i].pings(run) for run, i in runs)])
+        index, names = codes(pa.chunked_array([pa.array(every[::2].view(np.int64))]))
+        return [index.view(np.uint64) << np.uint64(packing.bits) | every[1::2]], n, names
 
     def each() -> Iterator[np.ndarray]:
         for run, i in runs:
             pings = arenas[i].pings(run)
-            # text subscribers: the thread's own number becomes the rank of the name
-            yield packed(ranks[i][pings[:, 0]], pings[:, 2]) if ranks else pings
+            if ranks:  # the thread's own number becomes the rank of the name
+                renumber(pings, ranks[i], np.uint64(packing.bits))
+            yield pings
 
-    return each(), sum(run.rows for run, _ in runs)
+    return each(), n, names

@@ -1,13 +1,17 @@
-"""The decorator of every compiled loop: machine code without the interpreter's lock, kept on disk between runs."""
+"""The decorator of every compiled loop, and the one way in which such loops find a word in a table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import njit
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "shift_of", "slot_of"]
+
+# Not the word of schema.bucket_of: the ids of one bucket agree in the top bits of that product.
+_FACTOR = np.uint64(0xBF58476D1CE4E5B9)
 
 
 def compiled(*function: Callable[..., Any], **options: Any) -> Any:
@@ -22,3 +26,21 @@ def compiled(*function: Callable[..., Any], **options: Any) -> Any:
         return njit(cache=True, nogil=True, **options)(*function)
     except RuntimeError:  # Numba found no folder for its cache
         return njit(nogil=True, **options)(*function)
+
+
+@compiled(inline="always")
+def slot_of(word: np.uint64, shift: np.uint64) -> np.uint64:
+    """The first of the four slots of a table in which a word is looked for; `shift` is the table's `shift_of`.
+
+    The top bits of the product: ids that count up, as cells and numbers do, then hardly collide.
+    """
+    return ((word ^ word >> np.uint64(31)) * _FACTOR) >> shift & ~np.uint64(3)
+
+
+@compiled(inline="always")
+def shift_of(table: np.ndarray) -> np.uint64:
+    """How far a product is shifted to the right to leave a slot of this table."""
+    shift = np.uint64(64)
+    while np.uint64(len(table)) >> (np.uint64(64) - shift) > np.uint64(1):
+        shift -= np.uint64(1)
+    return shift

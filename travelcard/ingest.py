@@ -156,17 +156,15 @@ def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, bool]:
 
 
 @compiled(inline="always")
-def event_of(since: np.uint64, unit: int, location: int) -> np.uint32:
-    """A clean ping's event, from the units since the day began."""
+def second_of(since: np.uint64, unit: int) -> np.uint64:
+    """The second of the day, from the units since it began."""
     if unit == 1_000_000:  # each division is by a constant: a division by a variable costs 8 ns
-        second = since // np.uint64(1_000_000)
-    elif unit == 1:
-        second = since
-    elif unit == 1_000:
-        second = since // np.uint64(1_000)
-    else:
-        second = since // np.uint64(1_000_000_000)
-    return np.uint32(second) << np.uint32(SECOND_SHIFT) | np.uint32(location)
+        return since // np.uint64(1_000_000)
+    if unit == 1:
+        return since
+    if unit == 1_000:
+        return since // np.uint64(1_000)
+    return since // np.uint64(1_000_000_000)
 
 
 @compiled
@@ -188,7 +186,7 @@ def _events(ids, times, unit, start, length, locations):
         elif locations[i] < 0:
             reason = -1 - locations[i]
         else:
-            events[i] = event_of(since, unit, locations[i])
+            events[i] = second_of(since, unit) << np.uint64(SECOND_SHIFT) | np.uint64(locations[i])
             continue
         counts[reason] += 1
         events[i] = np.uint32(REJECTED + reason)

@@ -186,6 +186,7 @@ class Piece:
     rows: int
     numeric: bool  # as in Batch
     batches: Callable[[], Iterator[Batch]]
+    span: tuple[int, int] | None = None  # the smallest and largest subscriber; None where the file does not say
 
 
 def _broken(path: Path | str, error: Exception) -> InputError:
@@ -199,6 +200,15 @@ def _broken_csv(path: Path, error: Exception) -> InputError:
     found = re.search(r"Expected \d+ columns, got \d+", str(error))
     where = f": e{found[0][1:]} in a row" if found else ""
     return InputError(f"{path} cannot be read to its end (truncated, damaged, or no table of one width){where}")
+
+
+def _span(group: Any, name: str) -> tuple[int, int] | None:
+    """The smallest and largest whole number of a column in a row group, as its footer has them."""
+    column = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == name)
+    known = column.statistics
+    if known is None or not known.has_min_max or not isinstance(known.min, int):
+        return None
+    return known.min, known.max
 
 
 def _parquet_pieces(path: Path, reading: Reading) -> list[Piece]:
@@ -227,9 +237,10 @@ def _parquet_pieces(path: Path, reading: Reading) -> list[Piece]:
     pieces, first = [], 0
     for group in range(metadata.num_row_groups):
         end = first + metadata.row_group(group).num_rows
+        span = _span(metadata.row_group(group), chosen["subscriber"])
         while first < end:
             rows = min(_PIECE, end - first)
-            pieces.append(Piece(str(path), rows, numeric, read(first, rows)))
+            pieces.append(Piece(str(path), rows, numeric, read(first, rows), span))
             first += rows
     return pieces
 

@@ -204,19 +204,29 @@ class Store:
         try:
             if isinstance(filesystem, pa.fs.LocalFileSystem):
                 filesystem.create_dir(f"{base}/{folder}", recursive=True)
-            schema = table.arrow(ids=self.layout.ids)
-            numbers = [f.name for f in schema if pa.types.is_integer(f.type) or pa.types.is_timestamp(f.type)]
-            pq.write_table(
-                rows.cast(schema).replace_schema_metadata({"travelcard": json.dumps(about)} if about else None),
+            # text that comes as a dictionary is written as one: see stays_table
+            given = [rows.schema.field(c.name).type for c in table.columns]
+            schema = pa.schema(
+                field.with_type(kind) if pa.types.is_dictionary(kind) else field
+                for field, kind in zip(table.arrow(ids=self.layout.ids), given, strict=True)
+            )
+            numbers = [f.name for f in schema if _codec(f.type) == "none"]
+            writer = pq.ParquetWriter(
                 f"{base}/{path}",
+                schema,
                 filesystem=filesystem,
-                row_group_size=_ROW_GROUP.get(table.name, 1 << 20),
                 # Differences of sorted numbers, packed: as small as zstd, written and read in half the time. What has
-                # none is compressed.
-                compression={c.name: "none" if c.name in numbers else "zstd" for c in table.columns},
+                # none is compressed, a dictionary's indices lightly.
+                compression={f.name: _codec(f.type) for f in schema},
                 column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
                 use_dictionary=[c.name for c in table.columns if c.type == pa.string() and c.name != "value"],
+                # a look-up needs no others, and the smallest of many texts costs as much as writing them
+                write_statistics=["subscriber"] if "subscriber" in schema.names else False,
+                store_schema=False,  # a reader is to see text, not our dictionary
             )
+            with writer:
+                writer.write_table(rows.cast(schema), row_group_size=_ROW_GROUP.get(table.name, 1 << 20))
+                writer.add_key_value_metadata({"travelcard": json.dumps(about)} if about else {})
             size = filesystem.get_file_info(f"{base}/{path}").size
         except OSError as error:
             raise InputError(f"{self.root} cannot be written: {_first_line(error)}") from error
@@ -292,7 +302,7 @@ class Store:
             filesystem, base = self._filesystem(name)
             with _naming(name, path):
                 file = pq.ParquetFile(f"{base}/{path}", filesystem=filesystem)
-            about = json.loads((file.schema_arrow.metadata or {}).get(b"travelcard", b"{}"))
+            about = json.loads((file.metadata.metadata or {}).get(b"travelcard", b"{}"))
             groups = [file.metadata.row_group(g).column(0).statistics for g in range(file.metadata.num_row_groups)]
             footer = _Footer(file, [group.min for group in groups], [group.max for group in groups], about)
         self._footers[path] = footer  # behind all others: the first is the one not asked for longest
@@ -437,6 +447,13 @@ def _naming(name: str, path: str) -> Iterator[None]:
         yield
     except (OSError, pa.ArrowInvalid) as error:
         raise InputError(f"{name}/{path} is gone or damaged: run its day again ({_first_line(error)})") from error
+
+
+def _codec(kind: pa.DataType) -> str:
+    """What a column of a type is compressed with."""
+    if pa.types.is_integer(kind) or pa.types.is_timestamp(kind):
+        return "none"
+    return "snappy" if pa.types.is_dictionary(kind) else "zstd"
 
 
 def _first_line(error: Exception) -> str:
