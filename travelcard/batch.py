@@ -196,9 +196,8 @@ def run_stays(
         def task(bucket: int) -> tuple[Written | None, int, int]:
             if not hasattr(rooms, "own"):
                 rooms.own = Room()
-            runs, n, names = gather(arenas, texts, ranks, bucket)
-            packing = arenas[0].packing
-            unique, columns, merged = stays_of_bucket(runs, n, packing, layout.max_silence_s, rooms.own)
+            mine, names = gather(arenas, texts, ranks, bucket, rooms.own)
+            unique, columns, merged = stays_of_bucket(mine, arenas[0].packing, layout.max_silence_s, rooms.own)
             if not len(unique):
                 return None, 0, 0
             table = stays_table(unique, names, codes, columns, wanted.start)
@@ -228,7 +227,7 @@ def run_stays(
         "spilled": sum(arena.spilled for arena in arenas),
     }
     step = Step("stays", day, time.perf_counter() - began, summary)
-    _record(store, step, started, settings={"pings": pings if isinstance(pings, str) else "table"})
+    _record(store, step, started, settings={"files": sorted({piece.file for piece in pieces})})
     return step
 
 

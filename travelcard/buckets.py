@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -23,7 +23,7 @@ from travelcard.ingest import Numbers, Sifted, second_of
 from travelcard.locations import Sieve, location_of
 from travelcard.schema import REJECTED, SECOND_SHIFT
 from travelcard.sources import text_bytes
-from travelcard.stays import Packing, codes, pages, renumber
+from travelcard.stays import Packing, Room, codes, pages, renumber
 
 __all__ = ["Arena", "gather", "ranked"]
 
@@ -346,15 +346,12 @@ class Arena:
         """The words of a run in memory."""
         return self._chunks.pings[run.at * self._chunks.width : (run.at + run.rows) * self._chunks.width]
 
-    def pings(self, run: _Run) -> np.ndarray:
-        """The words of a run: one a ping, or two where ids are wide."""
-        if not run.spilled:
-            return self._words(run)
-        assert self._file is not None
-        out = np.empty(run.rows * self._chunks.width, np.uint64)
-        if os.preadv(self._file.fileno(), [out.data], run.at) != out.nbytes:
+    def fetch(self, run: _Run, out: np.ndarray) -> None:
+        """Copy the words of a run: one a ping, or two where ids are wide."""
+        if self._file is None or not run.spilled:
+            out[:] = self._words(run)
+        elif os.preadv(self._file.fileno(), [out.data], run.at) != out.nbytes:
             raise InputError(f"{self._folder}: pings that were written there a moment ago cannot be read again")
-        return out
 
 
 def ranked(arenas: Sequence[Arena]) -> tuple[pa.Array | None, list[np.ndarray]]:
@@ -373,26 +370,24 @@ def ranked(arenas: Sequence[Arena]) -> tuple[pa.Array | None, list[np.ndarray]]:
 
 
 def gather(
-    arenas: Sequence[Arena], names: pa.Array | None, ranks: Sequence[np.ndarray], bucket: int
-) -> tuple[Iterable[np.ndarray], int, pa.Array | None]:
-    """The pings of one bucket, packed, run by run in the order of the input's pieces; how many; what ids stand for.
+    arenas: Sequence[Arena], names: pa.Array | None, ranks: Sequence[np.ndarray], bucket: int, room: Room
+) -> tuple[np.ndarray, pa.Array | None]:
+    """The pings of one bucket, packed, in the order of the input's pieces; and what their ids stand for, unless ids.
 
-    `names` and `ranks` as `ranked` returns them. The runs are the arenas' own memory, which is free to be written over.
+    `names` and `ranks` as `ranked` returns them.
     """
     runs = [(run, i) for i, arena in enumerate(arenas) for run in arena.runs(bucket)]
     runs.sort(key=lambda pair: pair[0].order)
-    n = sum(run.rows for run, _ in runs)
-    packing = arenas[0].packing
-    if arenas[0].wide:
-        every = np.concatenate([np.empty(0, np.uint64), *(arenas[i].pings(run) for run, i in runs)])
-        index, names = codes(pa.chunked_array([pa.array(every[::2].view(np.int64))]))
-        return [index.view(np.uint64) << np.uint64(packing.bits) | every[1::2]], n, names
-
-    def each() -> Iterator[np.ndarray]:
-        for run, i in runs:
-            pings = arenas[i].pings(run)
-            if ranks:  # the thread's own number becomes the rank of the name
-                renumber(pings, ranks[i], np.uint64(packing.bits))
-            yield pings
-
-    return each(), n, names
+    wide, bits = arenas[0].wide, np.uint64(arenas[0].packing.bits)
+    pings = room.pings(sum(run.rows for run, _ in runs) * (1 + wide))
+    at = 0
+    for run, i in runs:
+        mine = pings[at : at + run.rows * (1 + wide)]
+        arenas[i].fetch(run, mine)
+        at += len(mine)
+        if ranks:  # the thread's own number becomes the rank of the name
+            renumber(mine, ranks[i], bits)
+    if wide:
+        index, names = codes(pa.chunked_array([pa.array(pings[::2].view(np.int64))]))
+        pings = index.view(np.uint64) << bits | pings[1::2]
+    return pings, names

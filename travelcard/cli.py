@@ -123,15 +123,20 @@ def _settings(config: Path) -> Config:
 
 
 def _stays(settings: Config, day: date) -> None:
-    from travelcard.batch import run_stays
+    from travelcard.sources import begun, pieces_of
 
     source, reading = settings.ping_source(), settings.reading()
+    pings = settings.at(source.path)
+    pieces = begun(pieces_of(pings, reading, day))  # decoding, while the kernels are still being loaded
+
+    from travelcard.batch import run_stays
+
     store = settings.open_store()
     with _progress() as progress:
         step = run_stays(
             store,
             day=day,
-            pings=settings.at(source.path),
+            pings=pieces,
             cells=settings.cell_map(store),
             places=settings.boundaries,
             reading=reading,

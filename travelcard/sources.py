@@ -5,8 +5,10 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ import pyarrow.parquet as pq
 from travelcard.errors import InputError, hidden
 from travelcard.schema import Column, Table, decoded, zone
 
-__all__ = ["Batch", "Piece", "Reading", "as_text", "is_number", "pieces_of", "read_table", "text_bytes"]
+__all__ = ["Batch", "Piece", "Reading", "as_text", "begun", "is_number", "pieces_of", "read_table", "text_bytes"]
 
 _ID = ("integer", "string")
 _NUMBER = ("float", "integer", "string")
@@ -40,6 +42,7 @@ _INPUT = Table(
 # Cell before position before plmn (DESIGN 3.1). A column that is not named is read under its own name, unless it would
 # come before one that is: who names lat and lon wants positions, whatever else the file has.
 _KINDS = {"cell": 0, "lat": 1, "lon": 1, "accuracy": 1, "plmn": 2}
+_AHEAD = 1 << 23  # rows decoded before anybody asks for them
 _PIECE = 1 << 22  # rows: a larger row group is decoded in several goes, so that memory stays bounded
 
 
@@ -300,12 +303,14 @@ def _table_pieces(source: Any, reading: Reading) -> list[Piece]:
 def pieces_of(source: Any, reading: Reading, day: date | None = None) -> list[Piece]:
     """A source cut into pieces that can be read side by side; every file's footer and columns are checked first.
 
-    `source` is a pattern (`*`, `{day}`), a path, a list of paths, or a table. Raises `InputError` for no file, and
-    for a file that is truncated, empty, or of another schema, by name.
+    `source` is a pattern (`*`, `{day}`), a path, a list of paths or of pieces, or a table. Raises `InputError` for no
+    file, and for a file that is truncated, empty, or of another schema, by name.
     """
     if isinstance(source, (str, Path)):
         paths = files_of(source, day)
     elif isinstance(source, (list, tuple)):
+        if source and isinstance(source[0], Piece):
+            return list(source)
         paths = [Path(p) for p in source]
         if not paths:
             raise InputError("no file: the list of files is empty")
@@ -317,3 +322,25 @@ def pieces_of(source: Any, reading: Reading, day: date | None = None) -> list[Pi
     if len({piece.numeric for piece in pieces}) > 1:
         raise InputError("some files have integer subscribers and some have text: set subscriber_type")
     return pieces
+
+
+def begun(pieces: list[Piece]) -> list[Piece]:
+    """The same pieces, the first of which are being decoded from now on: whoever still has code to load loses less."""
+    pool = ThreadPoolExecutor(2)
+    out, rows = [], 0
+    for piece in pieces:
+        rows += piece.rows
+        if piece.rows == 0 or rows > _AHEAD:
+            break
+        out.append(replace(piece, batches=partial(_awaited, [pool.submit(_decoded, piece)])))
+    pool.shutdown(wait=False)
+    return out + pieces[len(out) :]
+
+
+def _decoded(piece: Piece) -> list[Batch]:
+    return list(piece.batches())
+
+
+def _awaited(held: list[Future[list[Batch]]]) -> Iterator[Batch]:
+    """What is decoded in another thread, which is asked for once: nobody else is to keep it in memory."""
+    yield from held.pop().result()

@@ -7,7 +7,7 @@ cuts the runs. Nothing is sorted globally and no interpreter lock is held (DESIG
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -119,7 +119,7 @@ def _lay(pings, bits, fill, laid):
     for i in range(len(pings)):
         h = pings[i] >> bits
         k = fill[h]
-        fill[h] = k + np.uint32(1)
+        fill[h] = k + _ONE
         laid[k] = pings[i] & low
 
 
@@ -190,53 +190,54 @@ class Room:
         self._size = -1
         self.table = np.zeros(1 << 12, np.uint64)
 
-    def of(self, n: int) -> tuple[np.ndarray, ...]:
-        """(laid, who, place, arrive, depart, pings, inner), each at least `n` long."""
+    def _sized(self, n: int) -> None:
         if n > self._size:
             self._size = n + n // 4
+            self._words = pages(self._size, "uint64")
             kinds = ("uint32", "int32", "int16", "int32", "int32", "int32", "int32")
             self._arrays = tuple(pages(self._size, kind) for kind in kinds)
+
+    def pings(self, n: int) -> np.ndarray:
+        """Room for the pings of a bucket."""
+        self._sized(n)
+        return self._words[:n]
+
+    def of(self, n: int) -> tuple[np.ndarray, ...]:
+        """(laid, who, place, arrive, depart, pings, inner), each at least `n` long."""
+        self._sized(n)
         return self._arrays
 
 
 def stays_of_bucket(
-    runs: Iterable[np.ndarray], n: int, packing: Packing, max_silence: int, room: Room
+    pings: np.ndarray, packing: Packing, max_silence: int, room: Room
 ) -> tuple[np.ndarray, list[np.ndarray], int]:
     """One bucket's pings of one day to its stays, sorted by (subscriber, arrive, place).
 
-    `runs` are arrays of pings, packed so, `n` in all, in any order; in that of time it is fastest. They are written
-    over. Returns (distinct ids ascending, [who, place, arrive, depart, pings, inner], pings merged): `who` indexes the
-    ids, times are seconds of the day.
+    `pings` are packed so, and are written over; they may be in any order, and in that of time it is fastest. Returns
+    (distinct ids ascending, [who, place, arrive, depart, pings, inner], pings merged): `who` indexes the ids, times are
+    seconds of the day.
     """
-    if n >> COUNT:
-        raise InputError(f"{n:,} pings in one bucket are more than the kernel holds: make the store with more buckets")
+    if len(pings) >> COUNT:
+        raise InputError(f"{len(pings):,} pings in one bucket are more than it holds: make the store with more buckets")
     bits = np.uint64(packing.bits)
-    laid, *columns = room.of(n)
+    laid, *columns = room.of(len(pings))
     room.table[:] = 0
-    held: list[np.ndarray] = []
-    known = 0
-    for pings in runs:
-        row = 0
-        held.append(pings)
-        while True:
-            row, known = _number(pings, row, room.table, known, bits)
-            if row == len(pings):
-                break
-            larger = np.zeros(4 * len(room.table), np.uint64)
-            moved = _moved(room.table, larger)
-            for earlier in (*held[:-1], pings[:row]):
-                renumber(earlier, moved, bits)
-            room.table = larger
+    row = known = 0
+    while True:
+        row, known = _number(pings, row, room.table, known, bits)
+        if row == len(pings):
+            break
+        larger = np.zeros(4 * len(room.table), np.uint64)
+        renumber(pings[:row], _moved(room.table, larger), bits)
+        room.table = larger
     slots = np.flatnonzero(room.table)
     ids = (room.table[slots] >> _COUNT).astype(np.int64) + (packing.base - 1)
     order = np.argsort(ids)
     slots = slots[order]
     begin = np.zeros(len(slots) + 1, np.int64)
     np.cumsum(room.table[slots] & ((_ONE << _COUNT) - _ONE), out=begin[1:])
-    fill = np.empty(len(room.table), np.uint32)
-    fill[slots] = begin[:-1]
-    for pings in held:
-        _lay(pings, bits, fill, laid)
+    room.table[slots] = begin[:-1]
+    _lay(pings, bits, room.table, laid)
     k, merged = _runs(laid, begin, packing.shift, max_silence, *columns)
     return ids[order], [column[:k].copy() for column in columns], merged
 
@@ -438,7 +439,7 @@ def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX
     edges = np.searchsorted(day[by_day], np.arange(len(starts)))
     for d in np.unique(day):
         mine = pings[edges[d] : edges[d + 1]]
-        unique, columns, _ = stays_of_bucket([mine], len(mine), packing, silence, room)
+        unique, columns, _ = stays_of_bucket(mine, packing, silence, room)
         pieces.append(stays_table(unique, names, places, columns, starts[d]))
     if not pieces:
         return no_stays(table["subscriber"].type)
