@@ -218,24 +218,40 @@ def _by_cell(cells: pa.Array, sieve: Sieve) -> np.ndarray:
     return out
 
 
-def floats(array: pa.Array) -> np.ndarray:
-    """A coordinate column as float64; null and what is no number are NaN."""
-    return pl.Series(array).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
+def floats(array: pa.Array, null: float = np.nan) -> np.ndarray:
+    """A column of numbers as float64; what is none is NaN."""
+    if not pa.types.is_float64(array.type):
+        series = pl.Series(array)
+        numbers = series.cast(pl.Float64, strict=False).fill_null(np.nan)
+        return np.asarray(numbers.set(series.is_null(), null).to_numpy())
+    return np.asarray((pc.fill_null(array, null) if array.null_count else array).to_numpy())
+
+
+@compiled
+def _meant(good: np.ndarray, place: np.ndarray, inner: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """The location of each position: `index` has that of each place where the position is not inner."""
+    out = np.empty(len(place), np.int32)
+    for i in range(len(place)):
+        if not good[i]:
+            out[i] = -1 - _BAD_POSITION
+        elif place[i] < 0:
+            out[i] = _NOWHERE
+        else:
+            out[i] = index[place[i]] + inner[i]
+    return out
 
 
 def by_position(lat: np.ndarray, lon: np.ndarray, accuracy: np.ndarray | None, sieve: Sieve) -> np.ndarray:
     """Locations of pings by latitude and longitude in degrees, accuracy in metres."""
     if sieve.places is None:
         raise InputError("these pings have positions, but there are no places to find them in: pass places=")
-    out = np.full(len(lat), reason(_BAD_POSITION), np.int32)
     good = (np.abs(lat) <= 90) & (np.abs(lon) <= 180)  # false for NaN
     radius = np.zeros(len(lat)) if accuracy is None else accuracy
     good &= np.isfinite(radius) & (radius >= 0)
-    lat, lon, radius = lat[good], lon[good], radius[good]
+    if not good.all():
+        lat, radius = np.where(good, lat, np.nan), np.where(good, radius, 0.0)
     place, inner = sieve.places.located(lat, lon, radius)
-    index = np.append(sieve.place_index, -1)[place]  # place -1: outside every place
-    out[good] = np.where(index >= 0, index * 2 + inner, _NOWHERE)
-    return out
+    return np.asarray(_meant(good, place, inner, 2 * sieve.place_index))
 
 
 def _by_plmn(plmn: pa.Array, sieve: Sieve) -> np.ndarray:
@@ -270,12 +286,11 @@ def locations_of(columns: Mapping[str, pa.Array], rows: int, sieve: Sieve) -> tu
     if (has := _present(columns.get("lat"), columns.get("lon"))) is not None:
         positioned = has & open_
         missing = np.full(rows, np.nan)
-        lat, lon = (floats(columns[c])[positioned] if c in columns else missing[positioned] for c in ("lat", "lon"))
+        lat, lon = (floats(columns[c]) if c in columns else missing for c in ("lat", "lon"))
         accuracy = columns.get("accuracy")
-        radius = None if accuracy is None else np.where(
-            accuracy.is_valid().to_numpy(zero_copy_only=False), floats(accuracy), 0.0
-        )[positioned]  # fmt: skip
-        out[positioned] = by_position(lat, lon, radius, sieve)
+        radius = None if accuracy is None else floats(accuracy, null=0.0)
+        found = by_position(np.where(positioned, lat, np.nan), lon, radius, sieve)
+        out = np.where(positioned, found, out)
         open_ &= ~has
     if (has := _present(columns.get("plmn"))) is not None:
         has &= open_
