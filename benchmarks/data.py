@@ -71,6 +71,7 @@ def _lookup(folder: Path, settings: Mapping[str, Any]) -> None:
     cells.save(folder / "map.parquet")
     known = cells.on(date.fromisoformat(day)).filter(pl.col("place").is_not_null())
     countries = country_of_mcc()
+    known = known.with_columns(pl.col("place").cast(pl.String))
     codes = sorted(set(countries.values()) | set(known["place"]))
     index = {code: i for i, code in enumerate(codes)}
     if len(codes) > 1024:

@@ -1,5 +1,6 @@
 """CellMap: every row of an inventory gets its place by the polygons, or one error says why it cannot."""
 
+import os
 from datetime import date
 
 import h3.api.basic_int as h3
@@ -13,6 +14,7 @@ from shapely.geometry import box
 
 from travelcard import places
 from travelcard.cells import CellMap
+from travelcard.config import Config
 from travelcard.errors import InputError
 
 TOY = places.from_polygons(
@@ -197,6 +199,40 @@ def test_save_and_load(tmp_path, ids):
         CellMap.load(tmp_path / "x.parquet")
     with pytest.raises(InputError, match="cannot be read as a cell map"):
         CellMap.load(tmp_path / "absent.parquet")
+
+
+def test_a_map_that_is_damaged_is_refused(tmp_path):
+    path = tmp_path / "m.parquet"
+    CellMap.build(inventory(cell=list(range(1000))), TOY).save(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(InputError, match="cannot be read as a cell map"):
+        CellMap.load(path)
+    path.write_bytes(whole[:4] + bytes(500) + whole[504:])
+    with pytest.raises(InputError, match="cannot be read to its end"):
+        CellMap.load(path).on(D)
+
+
+def test_the_map_of_an_inventory_is_kept_in_the_store_and_made_anew_when_either_has_changed(tmp_path, monkeypatch):
+    inventory(cell=[1, 2], lon=[120.2, 87.6], lat=[30.3, 43.8]).write_parquet(tmp_path / "cells.parquet")
+    (tmp_path / "travelcard.toml").write_text('[cells]\npath = "cells.parquet"\n')
+    config = Config.read(tmp_path / "travelcard.toml")
+    store = config.open_store()
+    made = []
+    build = CellMap.build
+    monkeypatch.setattr(CellMap, "build", lambda *a, **k: made.append(1) or build(*a, **k))
+
+    def run():
+        return config.cell_map(store).on(D)["place"].to_list(), len(made)
+
+    assert [run(), run()] == [(["330100", "650100"], 1)] * 2
+    (kept,) = (store.scratch / "cells").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1])
+    assert [run(), run()] == [(["330100", "650100"], 2)] * 2
+    was = (tmp_path / "cells.parquet").stat()
+    inventory(cell=[1, 2], lon=[87.6, 120.2], lat=[43.8, 30.3]).write_parquet(tmp_path / "cells.parquet")
+    os.utime(tmp_path / "cells.parquet", ns=(was.st_atime_ns, was.st_mtime_ns))
+    assert [run(), run()] == [(["650100", "330100"], 3)] * 2
 
 
 def test_an_empty_inventory_is_an_empty_map():

@@ -245,6 +245,54 @@ def test_snap_is_geodesic(inside, outside):
     assert code(p, *inside, snap=0) is None
 
 
+@pytest.fixture(scope="module")
+def near_the_limit(china):
+    """Points some 5 km from a vertex of a coast or an outer border, in all directions, and points anywhere."""
+    rng = np.random.default_rng(21)
+    outline = shapely.get_coordinates(shapely.union_all(china.polygons).simplify(0.01))
+    at = outline[rng.integers(0, len(outline), 20_000)]
+    angle = rng.uniform(0, 2 * np.pi, 20_000)
+    metres = 5000 + rng.normal(0, 1, 20_000) * 10.0 ** rng.uniform(-3, 4, 20_000)
+    lat = at[:, 1] + metres * np.sin(angle) / 110_900
+    lon = at[:, 0] + metres * np.cos(angle) / (111_400 * np.cos(np.radians(at[:, 1])))
+    return (
+        np.concatenate([lat, rng.uniform(15, 54, 20_000)]),
+        np.concatenate([lon, rng.uniform(73, 136, 20_000)]),
+    )
+
+
+def test_boxes_out_of_reach_hide_no_coast(china, near_the_limit):
+    lat, lon = near_the_limit
+    further = np.nextafter(places.SNAP, np.inf)  # for which the marks of the grid say nothing: every point is searched
+    assert (china.locate(lat, lon) == china.locate(lat, lon, snap=further)).all()
+    place, inner = china.located(lat, lon, 0.0)
+    assert (place == china.locate(lat, lon)).all()
+    assert (inner == china.inner(lat, lon, 0.0, place)).all()
+    assert china.locate(lat, lon).min() == -1
+
+
+def test_snap_agrees_with_geos(china, near_the_limit):
+    lat, lon = near_the_limit
+    got = china.locate(lat, lon)
+    outside = np.flatnonzero(brute(china, lat, lon) < 0)[:3000]
+    tree = shapely.STRtree(china.polygons)
+    seen = 0
+    for i in outside:
+        window = shapely.box(lon[i] - 0.12, lat[i] - 0.06, lon[i] + 0.12, lat[i] + 0.06)  # 6 km and more to every side
+        close = tree.query(window)
+        phi = np.radians(lat[i])
+        degree = np.array([111_412.8 * np.cos(phi) - 93.5 * np.cos(3 * phi), 111_132.9 - 559.8 * np.cos(2 * phi)])
+        flat = shapely.clip_by_rect(china.polygons[close], *window.bounds)
+        flat = shapely.transform(flat, lambda xy, at=(lon[i], lat[i]), d=degree: (xy - at) * d)
+        metres = np.nan_to_num(shapely.distance(flat, shapely.Point(0, 0)), nan=1e9)
+        first, second = np.sort(np.append(metres, [1e9, 2e9]))[:2]
+        if abs(first - 5000) < 10 or second - first < 1 + first / 1000:
+            continue  # a plane is no ellipsoid: too near to tell
+        seen += 1
+        assert got[i] == (close[metres.argmin()] if first < 5000 else -1), (lat[i], lon[i])
+    assert seen > 1000
+
+
 def test_snap_takes_the_nearest_and_ties_go_to_the_smaller_code():
     p = of({"B": box(0, 0, 1, 1), "A": box(1.04, 0, 2, 1), "C": box(0, 1, 1, 2)})
     assert [code(p, 0.5, x) for x in (1.019, 1.02, 1.021)] == ["B", "A", "A"]

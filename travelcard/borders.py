@@ -1,9 +1,10 @@
 """The borders of many polygons, laid in a grid of longitude and latitude: the compiled half of `places`.
 
-A grid box that no edge touches has one answer for all its points, written into the box. A box that an edge touches
-holds its edges and the few polygons that may cover a point of it; these are decided by counting how many of a
-polygon's edges a ray along the grid row crosses. The count is exact or not given: a point so near an edge that the
-rounding of a double could matter is left to GEOS. Importing this module imports Numba, so `places` does it late.
+A grid box that no edge touches has one answer for all its points, written into the box: a polygon, none, or none within
+reach either, so that a point at sea looks for no coast. A box that an edge touches holds its edges and the few polygons
+that may cover a point of it; these are decided by counting how many of a polygon's edges a ray along the grid row
+crosses. The count is exact or not given: a point so near an edge that the rounding of a double could matter is left to
+GEOS. Importing this module imports Numba, so `places` does it late.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ MAX_BOXES = 8_000_000  # 32 MB; for the prefectures of China a box is then 0.02 
 BOXES_PER_EDGE = 40
 MIN_SIZE = 0.005  # degrees: smaller boxes make the search for a neighbour within 5 km visit too many of them
 MARGIN = 1e-9  # degrees, 0.1 mm: edges are drawn this much thicker, so that no rounding leaves a box out
+REACH = 5000.0  # metres: a box farther than this from every edge is marked; the default snap of `places`
+FAR = -2  # such a box; -1 is another one that no polygon covers, and -3 - k the k-th whose points are undecided
 TIE = 1e-5  # metres: two distances nearer than this are the same one, computed from the other end of an edge
 
 _RAD = np.pi / 180.0
@@ -40,12 +43,11 @@ def _metric(lat: float) -> tuple[float, float]:
 
 
 @compiled
-def _near(lat, lon, edge, ky, kx, limit):
+def _near(lat, lon, ax, ay, bx, by, ky, kx, limit):
     """Metres from a point to an edge (straight in degrees); the metric is taken at the latitude half way.
 
     Within 1 mm of the geodesic distance at 5 km and 0.2 m at 35 km. Beyond `limit` any larger number may come back.
     """
-    ax, ay, bx, by = edge[0], edge[1], edge[2], edge[3]
     qx, qy, d = ax, ay, 0.0
     for turn in range(4):
         ux, uy = (bx - ax) * kx, (by - ay) * ky
@@ -66,7 +68,7 @@ def _near(lat, lon, edge, ky, kx, limit):
     return d
 
 
-@compiled
+@compiled(inline="always")
 def _covers(x, y, start, stop, ends):
     """1 if the polygon of this slab covers the point, 0 if not, -1 if rounding could matter."""
     inside = 0
@@ -114,7 +116,7 @@ def _label(
 ):
     """Write the answer of every box that no edge meets; list the polygons that may cover a point of the others.
 
-    `box` holds -2 - k for the k-th box with edges and is -1 elsewhere. Boxes wholly inside several polygons are
+    `box` holds -3 - k for the k-th box with edges and is -1 elsewhere. Boxes wholly inside several polygons are
     undecided ones without an edge. `found` is filled with (undecided, polygon, slab) unless it is empty.
     """
     n, undecided = 0, len(edge_start) - 1
@@ -123,7 +125,7 @@ def _label(
         run = -1  # the answer of the box before, when no edge met it
         started = False
         for c in range(cols):
-            k = -2 - box[r * cols + c]
+            k = -3 - box[r * cols + c]
             if k < 0 and started:
                 box[r * cols + c] = run
                 continue
@@ -139,7 +141,7 @@ def _label(
                 inside = slab_reach[s, 0] <= x <= slab_reach[s, 1]
                 if here or (inside and _covers(x, y, slab_start[s], slab_start[s + 1], slab_ends) == 1):
                     covering += 1
-                    run = slab_owner[s] if covering == 1 else -2 - undecided
+                    run = slab_owner[s] if covering == 1 else -3 - undecided
                     if len(found):
                         found[n, 0], found[n, 1], found[n, 2] = k if k >= 0 else undecided, slab_owner[s], s
                     n += 1
@@ -153,7 +155,44 @@ def _label(
 
 
 @compiled
+def _mark_far(box, lat0, lon0, size, cols, reach):
+    """Write FAR into the boxes without an answer from no point of which `_nearest` could see an edge within `reach`."""
+    rows = len(box) // cols
+    dy = reach / 110_500.0  # as in `_nearest`
+    up = int(np.ceil(dy / size)) + 1  # rows and columns that the search may visit, and one for rounding
+    seen = np.full(cols, -1 - up, np.int64)  # the newest row with an edge in each column, up to `up` rows ahead
+    near = np.empty(cols, np.bool_)
+    for r in range(-up, rows):
+        ahead = r + up
+        if ahead < rows:
+            for c in range(cols):
+                if box[ahead * cols + c] <= -3:
+                    seen[c] = ahead
+        if r < 0:
+            continue
+        south = abs(lat0 + r * size)
+        cosine = np.cos(min(90.0, max(south, abs(lat0 + (r + 1) * size)) + dy) * _RAD)
+        dx = reach / (111_300.0 * cosine) if cosine > 1e-6 else 360.0
+        if dx >= 360.0:
+            continue
+        wide = int(np.ceil(dx / size)) + 1
+        until = -1  # the last column within reach of an edge to the west
+        for c in range(cols):
+            if seen[c] >= r - up:
+                until = c + wide
+            near[c] = c <= until
+        until = cols
+        for c in range(cols - 1, -1, -1):
+            if seen[c] >= r - up:
+                until = c - wide
+            west, east = lon0 + c * size, lon0 + (c + 1) * size
+            if not (near[c] or c >= until or west - dx <= -180.0 or east + dx >= 180.0) and box[r * cols + c] == -1:
+                box[r * cols + c] = FAR
+
+
+@compiled
 def _locate(lat, lon, out, box, lat0, lon0, size, cols, cand_start, cand, slab_start, slab_ends):
+    """The first polygon that covers each point; -1 for none, FAR for none within reach, -3 for a question to GEOS."""
     for i in range(len(lat)):
         y, x = lat[i], lon[i]
         out[i] = -1
@@ -162,7 +201,7 @@ def _locate(lat, lon, out, box, lat0, lon0, size, cols, cand_start, cand, slab_s
         r, c = int((y - lat0) / size), int((x - lon0) / size)
         if c >= cols or r * cols >= len(box):
             continue
-        k = -2 - box[r * cols + c]
+        k = -3 - box[r * cols + c]
         if k < 0:
             out[i] = box[r * cols + c]
             continue
@@ -170,48 +209,61 @@ def _locate(lat, lon, out, box, lat0, lon0, size, cols, cand_start, cand, slab_s
             s = cand[j, 1]
             state = _covers(x, y, slab_start[s], slab_start[s + 1], slab_ends)
             if state != 0:
-                out[i] = cand[j, 0] if state == 1 else -2
+                out[i] = cand[j, 0] if state == 1 else -3
                 break
 
 
 @compiled
-def _nearest(lat, lon, radius, skip, out, box, lat0, lon0, size, cols, edge_start, edge_list, edge_owner, ends):
-    """For each point the polygon nearest to it within `radius` metres, -1 for none; ties to the first polygon.
+def _search(y, x, radius, skip, box, lat0, lon0, size, cols, edge_start, edge_list, edge_owner, ends):
+    """The polygon nearest to a point within `radius` metres, -1 for none; ties to the first polygon.
 
     With a `skip` of 0 or more that polygon does not count and any other within the radius will do.
     """
+    best, found = radius, -1
+    ky, kx = _metric(y)
+    dy = best / 110_500.0  # a degree of latitude has 110,574 m or more, of longitude at least 111,319 m x cos(lat)
+    cosine = np.cos(min(90.0, abs(y) + dy) * _RAD)
+    dx = min(360.0, best / (111_300.0 * cosine)) if cosine > 1e-6 else 360.0
+    south, north = y - dy - MARGIN, y + dy + MARGIN
     rows = len(box) // cols
+    r0, r1 = max(0.0, (y - dy - lat0) / size), min(rows - 1.0, (y + dy - lat0) / size)
+    for shift in (0.0, -360.0, 360.0):  # a neighbour may lie across the 180th meridian
+        if shift != 0.0 and abs(x) + dx < 180.0:
+            continue
+        at = x + shift
+        west, east = at - dx - MARGIN, at + dx + MARGIN
+        c0, c1 = max(0.0, (at - dx - lon0) / size), min(cols - 1.0, (at + dx - lon0) / size)
+        for r in range(int(r0), int(r1) + 1 if r1 >= 0.0 else 0):
+            for c in range(int(c0), int(c1) + 1 if c1 >= 0.0 else 0):
+                k = -3 - box[r * cols + c]
+                if k < 0 or k >= len(edge_start) - 1:
+                    continue
+                for e in range(edge_start[k], edge_start[k + 1]):
+                    owner = edge_owner[e]
+                    if owner == skip:
+                        continue
+                    i = edge_list[e]
+                    ax, ay, bx, by = ends[i, 0], ends[i, 1], ends[i, 2], ends[i, 3]
+                    if max(ay, by) < south or min(ay, by) > north or max(ax, bx) < west or min(ax, bx) > east:
+                        continue
+                    d = _near(y, at, ax, ay, bx, by, ky, kx, best)
+                    if d < best - TIE or (d <= best + TIE and 0 <= owner < found) or (d <= best and found < 0):
+                        best, found = min(d, best), owner
+                        if skip >= 0:
+                            return found
+    return found
+
+
+@compiled
+def _nearest(lat, lon, radius, skip, out, box, lat0, lon0, size, cols, edge_start, edge_list, edge_owner, ends):
+    """`_search` for each point."""
     for i in range(len(lat)):
         y, x = lat[i], lon[i]
         out[i] = -1
-        if not (-90.0 <= y <= 90.0 and -180.0 <= x <= 180.0):
-            continue
-        best = radius[i]
-        ky, kx = _metric(y)
-        dy = best / 110_500.0  # a degree of latitude has 110,574 m or more, of longitude at least 111,319 m x cos(lat)
-        cosine = np.cos(min(90.0, abs(y) + dy) * _RAD)
-        dx = min(360.0, best / (111_300.0 * cosine)) if cosine > 1e-6 else 360.0
-        r0, r1 = max(0.0, (y - dy - lat0) / size), min(rows - 1.0, (y + dy - lat0) / size)
-        done = False
-        for shift in (0.0, -360.0, 360.0):  # a neighbour may lie across the 180th meridian
-            if done or (shift != 0.0 and abs(x) + dx < 180.0):
-                continue
-            c0, c1 = max(0.0, (x + shift - dx - lon0) / size), min(cols - 1.0, (x + shift + dx - lon0) / size)
-            for r in range(int(r0), int(r1) + 1 if r1 >= 0.0 else 0):
-                for c in range(int(c0), int(c1) + 1 if c1 >= 0.0 else 0):
-                    k = -2 - box[r * cols + c]
-                    if k < 0 or k >= len(edge_start) - 1:
-                        continue
-                    for e in range(edge_start[k], edge_start[k + 1]):
-                        owner = edge_owner[e]
-                        if owner == skip[i] or done:
-                            continue
-                        d = _near(y, x + shift, ends[edge_list[e]], ky, kx, best)
-                        if d < best - TIE or (d <= best + TIE and 0 <= owner < out[i]) or (d <= best and out[i] < 0):
-                            best, out[i] = min(d, best), owner
-                            done = skip[i] >= 0
-                if done:
-                    break
+        if -90.0 <= y <= 90.0 and -180.0 <= x <= 180.0:
+            out[i] = _search(
+                y, x, radius[i], skip[i], box, lat0, lon0, size, cols, edge_start, edge_list, edge_owner, ends
+            )
 
 
 @compiled
@@ -226,7 +278,7 @@ def _shared(lat, lon, place, out, box, lat0, lon0, size, cols, cand_start, cand,
         r, c = int((y - lat0) / size), int((x - lon0) / size)
         if c >= cols or r >= rows:
             continue
-        k = -2 - box[r * cols + c]
+        k = -3 - box[r * cols + c]
         if k < 0:
             out[i] = box[r * cols + c] >= 0 and box[r * cols + c] != place[i]
             continue
@@ -238,8 +290,9 @@ def _shared(lat, lon, place, out, box, lat0, lon0, size, cols, cand_start, cand,
 
 
 @compiled
-def _plainly_inner(lat, lon, radius, out, box, lat0, lon0, size, cols, cosines):
-    """The polygon of each point whose disc lies in boxes without an edge, of that polygon or of none; -3 for the rest.
+def _plainly_located(lat, lon, radius, out, box, lat0, lon0, size, cols, cosines):
+    """The polygon of each point whose disc lies in boxes without an edge, of that polygon or of none; FAR for a point
+    in such a box; -3 = look closer.
 
     `cosines` has the smallest cosine of a latitude in each row: the disc is taken a little too wide, never too narrow.
     """
@@ -256,15 +309,51 @@ def _plainly_inner(lat, lon, radius, out, box, lat0, lon0, size, cols, cosines):
             continue
         c0, c1 = int((x - dx - lon0) / size), min(int((x + dx - lon0) / size), cols - 1)
         k = box[min(int((y - lat0) / size), rows - 1) * cols + min(int((x - lon0) / size), cols - 1)]
+        if k == FAR:
+            out[i] = FAR
         if k < 0 or (r1 - r0 + 1) * (c1 - c0 + 1) > 16:
             continue
         whole = True
         for r in range(r0, r1 + 1):
             for c in range(c0, c1 + 1):
                 other = box[r * cols + c]
-                whole = whole and (other == k or other == -1)  # noqa: PLR1714  Numba has no `in`
+                whole = whole and (other == k or FAR <= other < 0)
         if whole:
             out[i] = k
+
+
+@compiled
+def _located(
+    rows, lat, lon, radius, place, inner, box, lat0, lon0, size, cols, cand_start, cand, slab_start, slab_ends,
+    edge_start, edge_list, edge_owner, ends,
+):  # fmt: skip
+    """`_locate` for some rows, and whether the disc round the point meets no other polygon than that."""
+    for i in rows:
+        y, x = lat[i], lon[i]
+        place[i], inner[i] = -1, False
+        if not (-90.0 <= y <= 90.0 and -180.0 <= x <= 180.0) or y < lat0 or x < lon0:
+            continue
+        r, c = int((y - lat0) / size), int((x - lon0) / size)
+        if c >= cols or r * cols >= len(box):
+            continue
+        here, shared = np.int64(box[r * cols + c]), False
+        if here <= -3:
+            k, here = -3 - here, np.int64(-1)
+            for j in range(cand_start[k], cand_start[k + 1]):
+                s = cand[j, 1]
+                state = _covers(x, y, slab_start[s], slab_start[s + 1], slab_ends)
+                if state == 0:
+                    continue
+                if here >= 0:
+                    shared = True
+                else:
+                    here = np.int64(cand[j, 0]) if state == 1 else np.int64(-3)
+                if shared or state < 0:
+                    break
+        place[i] = here
+        if here >= 0 and not shared:
+            other = _search(y, x, radius[i], here, box, lat0, lon0, size, cols, edge_start, edge_list, edge_owner, ends)
+            inner[i] = other < 0
 
 
 def covering(polygons: NDArray[Any], lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.int32]:
@@ -331,12 +420,13 @@ class Borders:
         edge_start, edge_list = np.append(begin, count).astype(np.int64), edges[order]
         edge_owner = owner[edge_list]
         box = np.full(rows * cols, -1, np.int32)
-        box[met] = -2 - np.arange(len(met))
+        box[met] = -3 - np.arange(len(met))
         rest = (cols, lat0, lon0, size, row_start, slab_owner, np.column_stack([west, east]), slab_start, slab_ends)
         none = np.empty((0, 3), np.int32)
         count, undecided = _label(box.copy(), *rest, edge_start, edge_owner, none)
         found = np.empty((count + 1, 3), np.int32)  # one more: a box with one answer is written, then taken back
         _label(box, *rest, edge_start, edge_owner, found)
+        _mark_far(box, lat0, lon0, size, cols, REACH)
         found = found[:count][np.argsort(found[:count, 0], kind="stable")]
         return cls(
             polygons,
@@ -346,26 +436,39 @@ class Borders:
         )
 
     def locate(self, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.int32]:
-        """The first polygon that covers each point (its edge counts), -1 for none or an unusable position."""
+        """The first polygon that covers each point (its edge counts), -1 for none or an unusable position.
+
+        FAR instead of -1 says that no polygon is within `REACH` metres either.
+        """
         out = np.empty(len(lat), np.int32)
         _locate(lat, lon, out, *self.grid, *self.candidates)
-        close = np.flatnonzero(out == -2)
+        close = np.flatnonzero(out == -3)
         out[close] = covering(self.polygons, lat[close], lon[close])
         return out
 
-    def plainly_inner(
+    def located(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64], radius: NDArray[np.float64]
-    ) -> NDArray[np.int32]:
-        """The polygon of each point of which the grid alone says that the disc round it meets no other; -3 = ask."""
-        box, lat0, lon0, size, cols = self.grid
-        edges = np.abs(lat0 + size * np.arange(len(box) // cols + 1))
-        cosines = np.cos(np.radians(np.minimum(np.maximum(edges[1:], edges[:-1]), 90.0)))
-        out = np.empty(len(lat), np.int32)
-        _plainly_inner(lat, lon, radius, out, box, lat0, lon0, size, cols, np.maximum(cosines, 1e-9))
-        return out
+    ) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """(`locate`, `alone`) of every point at once: most have their answer by one look at the grid."""
+        box, lat0, _, size, cols = self.grid
+        sides = np.abs(lat0 + size * np.arange(len(box) // cols + 1))
+        cosines = np.cos(np.radians(np.minimum(np.maximum(sides[1:], sides[:-1]), 90.0)))
+        place = np.empty(len(lat), np.int32)
+        _plainly_located(lat, lon, radius, place, *self.grid, np.maximum(cosines, 1e-9))
+        inner = place >= 0
+        rest = np.flatnonzero(place == -3)
+        _located(rest, lat, lon, radius, place, inner, *self.grid, *self.candidates, *self.edges)
+        close = np.flatnonzero(place == -3)
+        place[close] = covering(self.polygons, lat[close], lon[close])
+        close = close[place[close] >= 0]
+        inner[close] = self.alone(lat[close], lon[close], radius[close], place[close])
+        return place, inner
 
     def nearest(self, lat: NDArray[np.float64], lon: NDArray[np.float64], within: float) -> NDArray[np.int32]:
-        """For points that no polygon covers: the nearest one at most `within` metres away, -1 for none."""
+        """For points that no polygon covers: the nearest one at most `within` metres away, -1 for none.
+
+        In a box that is FAR there is none, which who has asked `locate` knows.
+        """
         out = np.full(len(lat), -1, np.int32)
         for reach in (within / 10, within):  # most lie close by, where the search is a hundred times smaller
             left = np.flatnonzero(out < 0)

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from travelcard.compiled import compiled, shift_of
 from travelcard.errors import InputError
 from travelcard.ingest import Numbers, Sifted, second_of
-from travelcard.locations import Sieve, location_of
+from travelcard.locations import Sieve, expect, location_of
 from travelcard.schema import REJECTED, SECOND_SHIFT
 from travelcard.sources import text_bytes
 from travelcard.stays import Packing, Room, codes, pages, renumber
@@ -99,6 +99,7 @@ def _put_numbers(
     elsewhere = 0
     for i in range(row, len(ids)):
         since = np.uint64(times[i] - begin)  # wraps round for what lies before the day, as ids do below
+        expect(cells, i, base, table, slots)
         location = location_of(cells[i], base, table, slots)
         whole = valid[i >> 3] >> (i & 7) & 1
         if whole and np.uint64(ids[i] - chunks.base) < most and since < span and location >= 0:

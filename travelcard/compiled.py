@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
-__all__ = ["compiled", "shift_of", "slot_of"]
+__all__ = ["compiled", "prefetch", "shift_of", "slot_of"]
 
 # Not the word of schema.bucket_of: the ids of one bucket agree in the top bits of that product.
 _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
@@ -44,3 +46,19 @@ def shift_of(table: np.ndarray) -> np.uint64:
     while np.uint64(len(table)) >> (np.uint64(64) - shift) > np.uint64(1):
         shift -= np.uint64(1)
     return shift
+
+
+@intrinsic
+def prefetch(_: Any, array: Any, index: Any) -> Any:
+    """In a compiled loop: have array[index], which is wanted soon, fetched into the cache, and go on."""
+
+    def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        call = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        at = builder.bitcast(builder.gep(data, [arguments[1]]), byte)
+        builder.call(call, [at, word(0), word(3), word(1)])  # to read, into every cache, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.uint64), generated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cached_property
@@ -162,7 +163,7 @@ class Config(BaseSettings):
 
     def cell_map(self, store: Store) -> CellMap | None:
         """The cell map of the inventory: loaded if it was saved as one, or built once per inventory and kept."""
-        from travelcard.cells import CellMap  # noqa: PLC0415  a card needs no cells
+        from travelcard.cells import VERSION, CellMap  # noqa: PLC0415  a card needs no cells
 
         if self.cells is None:
             return None
@@ -173,14 +174,16 @@ class Config(BaseSettings):
             return CellMap.load(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
-        digest.update(json.dumps([self.boundaries.digest, sorted(self.cells.columns.items())]).encode())
+        digest.update(json.dumps([VERSION, self.boundaries.digest, sorted(self.cells.columns.items())]).encode())
         kept = store.scratch / "cells" / f"{digest.hexdigest()[:32]}.parquet"
-        if kept.is_file():
+        if saved_as(kept) == "cells":  # not there, or damaged from outside: made anew
             return CellMap.load(kept)
         built = CellMap.build(path, places=self.boundaries, columns=self.cells.columns)
+        partial = kept.with_name(f"{kept.name}.{os.getpid()}")  # under its name there is only what is whole
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
-            built.save(kept)
+            built.save(partial)
+            partial.replace(kept)
         except OSError as error:
             raise InputError(f"{store.root} cannot be written: {error}") from error
         return built

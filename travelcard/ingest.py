@@ -324,7 +324,8 @@ def _count_swapped(
     lost = rows & ~found
     counts.positions, counts.located = int(rows.sum()), int((rows & found).sum())
     if "lat" in columns and "lon" in columns and lost.any():
-        lat, lon = floats(columns["lon"])[lost], floats(columns["lat"])[lost]
+        at = pa.array(np.flatnonzero(lost))
+        lat, lon = floats(columns["lon"].take(at)), floats(columns["lat"].take(at))
         counts.located_swapped = int((by_position(lat, lon, None, sieve) >= 0).sum())
 
 

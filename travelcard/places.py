@@ -150,9 +150,9 @@ class Places:
         _metres("snap", np.asarray(snap))
         out = self.borders.locate(y, x)
         if snap > 0:
-            outside = np.flatnonzero(out < 0)
+            outside = np.flatnonzero(out == -1 if snap <= SNAP else out < 0)
             out[outside] = self.borders.nearest(y[outside], x[outside], float(snap))
-        return out
+        return np.maximum(out, -1, out=out)
 
     def inner(self, lat: ArrayLike, lon: ArrayLike, radius: ArrayLike, place: ArrayLike) -> NDArray[np.bool_]:
         """Whether the closed disc round each position meets no polygon but that of its place; the sea does not count.
@@ -177,11 +177,13 @@ class Places:
         """
         y, x = _positions(lat, lon)
         metres = np.array(np.broadcast_to(np.asarray(radius, np.float64), y.shape))
-        place = self.borders.plainly_inner(y, x, metres)
-        inner = place >= 0
-        rest = np.flatnonzero(~inner)
-        place[rest] = self.locate(y[rest], x[rest])
-        inner[rest] = self.inner(y[rest], x[rest], metres[rest], place[rest])
+        _metres("radius", metres)
+        place, inner = self.borders.located(y, x, metres)
+        outside = np.flatnonzero(place == -1)
+        place[outside] = self.borders.nearest(y[outside], x[outside], SNAP)
+        found = outside[place[outside] >= 0]
+        inner[found] = self.borders.alone(y[found], x[found], metres[found], place[found])
+        np.maximum(place, -1, out=place)
         return place, inner
 
     def of_h3(self, cells: ArrayLike) -> NDArray[np.int32]:
