@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from travelcard.card import Card
 from travelcard.errors import InputError
 from travelcard.explain import explain
-from travelcard.places import Places, china
+from travelcard.places import Places, china, is_abroad
 from travelcard.policy import COLOURS, Policy
 from travelcard.risk import Risk
 from travelcard.rules import (
@@ -131,7 +131,7 @@ def cards_of(
 ) -> pa.Table:
     """`cards` of visits that are arrays already and hold no transit: one bucket, or a whole frame."""
     check_risk(risk, policy, as_of)
-    status = STATUSES.read(STATUSES.arrow().empty_table() if statuses is None else statuses, where="the status list")
+    status = STATUSES.arrow().empty_table() if statuses is None else STATUSES.read(statuses, where="the status list")
     others = [column for column in (status["subscriber"], further) if column is not None and len(column)]
     listed = _with(listed, others)
     held = _statuses(status, listed)
@@ -165,7 +165,7 @@ def cards_of(
     kinds.append(plain(np.flatnonzero((colour == 1) & nothing), indexed["nothing_visited"]))
     kinds.append(plain(np.flatnonzero((colour == 1) & ~nothing & ~told), indexed[policy.green]))
     of_place = np.where(listed.abroad, indexed["abroad_any"], indexed[policy.rule]).astype(np.int32)
-    kinds.append(evidence(listed, np.ones(len(listed.who), np.bool_), of_place[listed.place]))
+    kinds.append(Evidence(listed.who, of_place[listed.place], listed.place, listed.first, listed.last))
     for level, marked in marks.items():
         kinds.append(marks_of(evidence(listed, marked[listed.place], indexed[f"mark_{level}"]), risk, tz))
 
@@ -218,7 +218,9 @@ def _read(table: pa.Table) -> Visits:
     rows += [table[name].to_numpy() for name in ("days", "longest_s", "transit")]
     subscribers = ids.gather(starts).to_arrow().cast(table.schema.field("subscriber").type)
     seen = table["days_seen"].to_numpy()[starts]
-    return Visits(subscribers, seen, tuple(codes.to_pylist()), *(row[visited] for row in rows))
+    known = tuple(codes.to_pylist())
+    abroad = np.array([is_abroad(code) for code in known], np.bool_)
+    return Visits(subscribers, seen, known, abroad, *(row[visited] for row in rows))
 
 
 def _with(listed: Visits, others: list[pa.ChunkedArray]) -> Visits:
@@ -236,6 +238,7 @@ def _with(listed: Visits, others: list[pa.ChunkedArray]) -> Visits:
 
 
 def _number(column: pa.Array | pa.ChunkedArray, subscribers: pa.Array) -> NDArray[np.intp]:
+    subscribers = subscribers if len(column) else subscribers[:0]  # nobody to look up, no table to be made
     return np.asarray(pc.index_in(column, value_set=subscribers).to_numpy(zero_copy_only=False), np.intp)
 
 

@@ -80,7 +80,7 @@ class Risk:
         rows = self.unmatched.select("level", *_ROW, "rows").iter_rows()
         return [f"{level}: {' '.join(n for n in names if n) or 'no names'} ({n})" for level, *names, n in rows]
 
-    @lru_cache(maxsize=64)  # noqa: B019  asked for every bucket
+    @lru_cache(maxsize=64)  # noqa: B019  asked of every bucket
     def levels_on(self, day: Day) -> dict[str, frozenset[str]]:
         """The places with an area on a day, and the levels of their areas."""
         begun = pl.col("from").fill_null(date.min) <= day

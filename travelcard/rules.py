@@ -52,11 +52,12 @@ class Statuses:
     end: Ints
 
 
-def evidence(listed: Visits, hits: Bools, rule: int | NDArray[np.int32]) -> Evidence:
-    """The visits for which `hits` (per row) holds, as reasons of a rule: one, or one for each row."""
+def evidence(listed: Visits, hits: Bools, rule: int) -> Evidence:
+    """The visits for which `hits` (per row) holds, as reasons of a rule."""
     at = np.flatnonzero(hits)
-    rules = rule[at] if isinstance(rule, np.ndarray) else np.full(len(at), rule, np.int32)
-    return Evidence(listed.who[at], rules, listed.place[at], listed.first[at], listed.last[at])
+    return Evidence(
+        listed.who[at], np.full(len(at), rule, np.int32), listed.place[at], listed.first[at], listed.last[at]
+    )
 
 
 def marked_places(policy: Policy, risk: Risk | None, as_of: date, listed: Visits) -> dict[str, Bools]:

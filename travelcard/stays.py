@@ -256,7 +256,8 @@ def without_flicker(place, arrive, depart, pings, inner, a, b, flicker):
         run = run + 1 if candidate else 0
         before_place, before_depart = place[i], depart[i]
         if run % 2 == 0:
-            place[k], arrive[k], depart[k], pings[k], inner[k] = place[i], arrive[i], depart[i], pings[i], inner[i]
+            if k < i:
+                place[k], arrive[k], depart[k], pings[k], inner[k] = place[i], arrive[i], depart[i], pings[i], inner[i]
             k += 1
     return k
 
@@ -265,10 +266,8 @@ def without_flicker(place, arrive, depart, pings, inner, a, b, flicker):
 def stitched(place, arrive, depart, pings, inner, a, b, max_silence, flicker):
     """One subscriber's stays a..b-1, in time order: joined, flicker removed (0: none), joined again; the new end."""
     b = join(place, arrive, depart, pings, inner, a, b, max_silence)
-    if flicker > 0:
-        b = without_flicker(place, arrive, depart, pings, inner, a, b, flicker)
-        b = join(place, arrive, depart, pings, inner, a, b, max_silence)
-    return b
+    left = without_flicker(place, arrive, depart, pings, inner, a, b, flicker) if flicker > 0 else b
+    return join(place, arrive, depart, pings, inner, a, left, max_silence) if left < b else b
 
 
 @compiled

@@ -100,13 +100,9 @@ def _walked(path: str, footer: _Footer, ends: Iterable[Any], schema: pa.Schema) 
             with _naming("stays", path):
                 more = footer.file.read_row_groups([*range(groups, last)], columns=schema.names, use_threads=False)
             rest, groups = pa.concat_tables([rest, more.cast(schema)]), last
-        n = (
-            len(rest)
-            if end is None
-            else bisect_left(range(len(rest)), end, key=lambda i: rest["subscriber"][i].as_py())
-        )
-        yield rest.slice(0, n)
-        rest = rest.slice(n)
+        before = pc.sum(pc.less(rest["subscriber"], end)).as_py() or 0 if end is not None else len(rest)
+        yield rest.slice(0, before)
+        rest = rest.slice(before)
 
 
 class Store:
@@ -317,9 +313,10 @@ class Store:
     def stays_by_range(
         self, paths: Iterable[str], columns: list[str], rows: int
     ) -> Iterator[tuple[Any, Any, tuple[pa.Table, ...]]]:
-        """The stays in files of one bucket by ranges of subscribers, of about so many `rows` each.
+        """The stays in sorted files of one bucket, by ranges of subscribers that have about so many `rows` each.
 
-        (lowest subscriber or None, the next range's lowest or None, one sorted table a file); `place` is a dictionary.
+        Of each range: its lowest subscriber and that of the next, None at the ends, and one table a file, in which
+        `place` is a dictionary.
         """
         empty = STAYS.arrow(ids=self.layout.ids)
         schema = pa.schema([empty.field(name) for name in columns])
@@ -327,10 +324,9 @@ class Store:
         schema = schema.set(at, pa.field("place", pa.dictionary(pa.int32(), pa.string())))
         with ExitStack() as opened:
             footers = {p: _Footer.of(opened.enter_context(self._open("stays", p, ["place"]))) for p in paths}
-            cuts = sorted(low for footer in footers.values() for low in footer.lowest)[
-                :: max(1, rows // _ROW_GROUP["stays"])
-            ]
-            ends = [*sorted(set(cuts[1:])), None]
+            begun = sorted(low for footer in footers.values() for low in footer.lowest)
+            step = max(1, rows // _ROW_GROUP["stays"])
+            ends = [*sorted(set(begun[step::step])), None]
             walks = [_walked(*footer, ends, schema) for footer in footers.items()] or [iter([schema.empty_table()])]
             yield from zip([None, *ends[:-1]], ends, zip(*walks, strict=True), strict=True)
 

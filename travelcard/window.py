@@ -58,7 +58,7 @@ def window_of(as_of: date, days: int) -> tuple[date, date]:
     return as_of - timedelta(days=days), as_of - timedelta(days=1)
 
 
-@compiled
+@compiled(inline="always")
 def _day(starts, second, day):
     """Day index of a second at or after the start of `day`: stays come in time order, so this mostly stands still."""
     while second >= starts[day + 1]:
@@ -178,7 +178,8 @@ def _visits(
                     if on_day[at] != d:
                         on_day[at], begun[at] = d, begin
                     holds[at] |= end - begun[at] >= min_stay
-                s_place[k], s_arrive[k], s_depart[k] = p, begin, end
+                if k < i:
+                    s_place[k], s_arrive[k], s_depart[k] = p, begin, end
                 k += 1
         k = stitched(s_place, s_arrive, s_depart, s_pings, s_inner, 0, k, max_silence, flicker)
         d = 0
@@ -218,13 +219,14 @@ def _visits(
 class Visits:
     """Everyone who is in some stays, and places of theirs, a row each, sorted by (who, first, place).
 
-    `who` is an index into `subscribers`, distinct and ascending, `place` one into `codes`, ascending bytewise; `first`
-    and `last` are microseconds.
+    `who` is an index into `subscribers`, distinct and ascending, `place` one into `codes`, ascending bytewise, and
+    into `abroad`; `first` and `last` are microseconds.
     """
 
     subscribers: pa.Array
     days_seen: NDArray[np.int32]
     codes: tuple[str, ...]
+    abroad: NDArray[np.bool_]
     who: NDArray[np.intp]
     place: NDArray[np.int16]
     first: NDArray[np.int64]
@@ -232,11 +234,6 @@ class Visits:
     days: NDArray[np.int32]
     longest_s: NDArray[np.int32]
     transit: NDArray[np.bool_]
-
-    @property
-    def abroad(self) -> NDArray[np.bool_]:
-        """Whether each of `codes` is abroad."""
-        return np.array([is_abroad(code) for code in self.codes], np.bool_)
 
 
 NEEDED = ("subscriber", "place", "arrive", "depart", "inner")  # of stays; the last under `border = inner` alone
@@ -266,6 +263,7 @@ def visits_of_runs(
     ids, names = id_codes(table["subscriber"])
     place, codes = place_codes(table["place"])
     known = tuple(codes.to_pylist())
+    abroad = np.array([is_abroad(code) for code in known], np.bool_)
     columns = [
         ids,
         place,
@@ -280,7 +278,7 @@ def visits_of_runs(
         *columns,
         np.empty(0, np.bool_) if corrections is None else standing(table, corrections, tz),
         midnights(window_of(as_of, policy.days)[0], policy.days, tz) * 1_000_000,
-        np.array([is_abroad(code) for code in known] or [False]),
+        abroad,
         RULES.index(policy.rule),
         whole_seconds(policy.min_stay, "min_stay") * 1_000_000,
         whole_seconds(policy.flicker, "flicker") * 1_000_000,
@@ -290,7 +288,7 @@ def visits_of_runs(
         transit,
     )
     subscribers = pa.array(who) if names is None else names.take(pa.array(who))
-    return Visits(subscribers, days_seen, known, np.repeat(np.arange(len(who)), places), *found)
+    return Visits(subscribers, days_seen, known, abroad, np.repeat(np.arange(len(who)), places), *found)
 
 
 def standing(table: pa.Table, corrections: Any, tz: str) -> NDArray[np.bool_]:
