@@ -17,9 +17,9 @@ import travelcard as tc
 from travelcard import synth
 from travelcard.batch import run_cards, run_stays
 from travelcard.errors import GateError, InputError, NotFound
-from travelcard.schema import bucket_of
+from travelcard.schema import CORRECTIONS, bucket_of
 from travelcard.sources import Reading
-from travelcard.store import Store
+from travelcard.store import _ROW_GROUP, Store
 
 DAYS = [date(2022, 3, 13), date(2022, 3, 14)]
 AS_OF = date(2022, 3, 15)
@@ -163,6 +163,37 @@ def test_status_list_and_corrections_reach_the_cards(made, tmp_path):
     run_cards(store, as_of=AS_OF, policy=rules, places=tc.places.china(), statuses=statuses)
     assert (store.card(who).colour, store.card(stranger).colour) == ("red", "yellow")
     run_cards(store, as_of=AS_OF, policy=POLICY, places=tc.places.china())
+
+
+def test_cards_are_the_same_in_however_many_parts_a_bucket_is_made(made, tmp_path, monkeypatch):
+    """Row groups of five stays and no memory: a part is a few subscribers, some with a status or a correction."""
+    root, cells, old, _ = made
+    monkeypatch.setitem(_ROW_GROUP, "stays", 5)
+    store = Store(tmp_path, asked={"buckets": 2})
+    for day in DAYS:
+        run_stays(store, day=day, pings=pattern(root), cells=cells, reading=READING)
+    assert_frame_equal(store.frame("stays").drop("bucket"), old.frame("stays").drop("bucket"), check_row_order=False)
+    seen = store.frame("stays")
+    some = seen["subscriber"].unique().sort().gather_every(7)
+    strangers = pl.Series("subscriber", [1, 2**63 - 1] if some.dtype == pl.Int64 else [" ", "~"])
+    statuses = pl.DataFrame({"subscriber": some.append(strangers)}).with_columns(
+        status=pl.lit("fever"), **{"from": AS_OF}
+    )
+    wrong = seen.gather_every(11).select("subscriber", "place", **{"from": "day", "to": "day"})
+    none = pl.lit(None, pl.String)
+    wrong = wrong.with_columns(reason=none, by=none, at=pl.lit(None, pl.Datetime("us", "UTC"))).to_arrow()
+    store.publish(CORRECTIONS, [store.write(CORRECTIONS, wrong, {})])
+    policy, places = tc.Policy.preset("healthcode-9th"), tc.places.china()
+    rules = {"as_of": AS_OF, "policy": policy, "places": places, "statuses": statuses}
+    whole = run_cards(store, **rules), store.frame("cards")
+    parts = run_cards(store, **rules, memory=1), store.frame("cards")
+    visits = tc.visits(seen.drop("day", "bucket"), as_of=AS_OF, policy=policy, corrections=wrong)
+    expected = tc.cards(visits, subscribers=seen["subscriber"], **rules)
+    assert_frame_equal(whole[1].drop("as_of", "bucket").sort("subscriber"), expected)
+    assert parts[0].counts == whole[0].counts
+    assert_frame_equal(parts[1], whole[1])
+    paths = [path for _, path in store.files("stays", bucket=1)]
+    assert len(list(store.stays_by_range(paths, ["subscriber", "place"], 0))) > 30
 
 
 # -------------------------------------------------------------------------------------------------------- refusals

@@ -6,21 +6,22 @@ import json
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from importlib.metadata import version
+from itertools import chain
 from threading import Lock, local
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
 
 from travelcard.buckets import Arena, gather, ranked
-from travelcard.cards import cards, check_risk
+from travelcard.cards import cards_of, check_risk
 from travelcard.errors import GateError, InputError
 from travelcard.ingest import Counts, Sifted, decided, numbers, refuse_misread, sift
 from travelcard.locations import Inventory, Sieve, sieve
@@ -29,14 +30,16 @@ from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, a_date, bucket_of
 from travelcard.sources import Piece, Reading, pieces_of
-from travelcard.stays import Packing, Room, id_codes, stays_of_bucket, stays_table
-from travelcard.store import Store, Written
-from travelcard.window import visits_of_sorted, window_of, without_corrected
+from travelcard.stays import Packing, Room, stays_of_bucket, stays_table
+from travelcard.store import Layout, Store, Written
+from travelcard.window import NEEDED, visits_of_runs, window_of
 
 __all__ = ["run"]
 
 Progress = Callable[[str, int, int], None]
 MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
+STAY = 200  # bytes that a stay takes on the way to its card, at most
+PIECE = 1 << 19  # stays at a time: enough that their number costs nothing, few enough to be made in warm memory
 ARENA_SHARE = 0.5  # of them for pings by bucket; the rest is decoded row groups, the kernel's scratch, and Python
 MAX_REJECTED = 0.8  # the share of rejected pings above which a day is refused: its input was misread as a whole
 
@@ -249,15 +252,6 @@ def _accept(counts: Counts, wanted: Sieve, day: date, max_rejected: float) -> No
 # ---------------------------------------------------------------------------------------------------- stays -> cards
 
 
-def _sorted(table: pa.Table) -> pa.Table:
-    """Sorted files of several days, laid one after the other, as one table sorted by (subscriber, arrive, place).
-
-    Days are in order, so a stable sort by subscriber is all it takes, and a merge sort finds the runs.
-    """
-    ids, _ = id_codes(table["subscriber"])
-    return table.take(pa.array(np.argsort(ids, kind="stable")))
-
-
 def run_cards(
     store: Store,
     *,
@@ -266,6 +260,7 @@ def run_cards(
     places: Places,
     risk: Risk | None = None,
     statuses: Any = None,
+    memory: int = MEMORY,
     progress: Progress = _quiet,
 ) -> Step:
     """The second half of a night: the stays of the window to every subscriber's card, in one transaction.
@@ -296,36 +291,38 @@ def run_cards(
         "missing": [day.isoformat() for day in missing],
         "made": datetime.now(UTC).isoformat(),
     }
-    known = None if statuses is None else _by_bucket(statuses, layout.buckets)
-    colours: dict[str, int] = {}
+    known = {} if statuses is None else _by_bucket(statuses, layout)
+    columns = [name for name in NEEDED if name != "inner" or policy.border == "inner"]
+    rows = min(PIECE, memory // (2 * _workers() * STAY))
 
-    def task(bucket: int) -> tuple[Written | None, dict[str, int]]:
-        table = store.read("stays", sorted(paths.get(bucket, [])))
-        table = _sorted(table)
-        seen = table["subscriber"]
-        kept = table if corrections.is_empty() else without_corrected(table, corrections, layout.tz)
-        visits = visits_of_sorted(kept, as_of=as_of, policy=policy, tz=layout.tz, max_silence=layout.max_silence_s)
-        made = cards(
-            visits,
-            as_of=as_of,
-            policy=policy,
-            risk=risk,
-            statuses=None if known is None else known.get(bucket),
-            places=places,
-            subscribers=None if kept is table else pl.Series(seen),
-            tz=layout.tz,
-        )
-        if made.is_empty():
-            return None, {}
-        counted = dict(made["colour"].value_counts().iter_rows())
-        return store.write(CARDS, made.to_arrow(), {"as_of": as_of, "bucket": bucket}, about), counted
+    def parts(bucket: int, counted: Counter[str]) -> Iterator[pa.Table]:
+        status = known.get(bucket)
+        for low, high, days in store.stays_by_range(sorted(paths.get(bucket, [])), columns, rows):
+            visits = visits_of_runs(
+                days, as_of=as_of, policy=policy, tz=layout.tz, max_silence=layout.max_silence_s,
+                corrections=corrections, transit=False,
+            )  # fmt: skip
+            mine = None if status is None else status.filter(_within(low, high))
+            made = cards_of(visits, as_of=as_of, policy=policy, risk=risk, statuses=mine, places=places, tz=layout.tz)
+            for colour in made["colour"].value_counts():
+                counted[colour["values"].as_py()] += colour["counts"].as_py()
+            if len(made):
+                yield made
+
+    def task(bucket: int) -> tuple[Written | None, Counter[str]]:
+        counted: Counter[str] = Counter()
+        made = parts(bucket, counted)
+        first = next(made, None)
+        if first is None:
+            return None, counted
+        return store.write(CARDS, chain([first], made), {"as_of": as_of, "bucket": bucket}, about), counted
 
     files: list[Written] = []
+    colours: Counter[str] = Counter()
     with _pool() as pool:
         for done, (written, counted) in enumerate(pool.map(task, range(layout.buckets)), 1):
             files += [written] if written is not None else []
-            for colour, n in counted.items():
-                colours[colour] = colours.get(colour, 0) + n
+            colours += counted
             progress("cards", done, layout.buckets)
     store.publish(CARDS, files, {"as_of": as_of})
     summary = {
@@ -342,13 +339,19 @@ def run_cards(
     return step
 
 
-def _by_bucket(statuses: Any, buckets: int) -> dict[int, pl.DataFrame]:
+def _within(low: Any, high: Any) -> pl.Expr:
+    """Whether a subscriber is from `low` to before `high`, None being an end."""
+    ends = [pl.lit(True)] if low is None else [pl.col("subscriber") >= low]
+    return pl.all_horizontal(ends if high is None else [*ends, pl.col("subscriber") < high])
+
+
+def _by_bucket(statuses: Any, layout: Layout) -> dict[int, pl.DataFrame]:
     """The status list cut by bucket."""
-    table: pl.DataFrame = pl.from_arrow(STATUSES.read(statuses, where="the status list"))  # type: ignore[assignment]
-    if table.is_empty():
-        return {}
-    bucket = pl.Series("bucket", [bucket_of(s, buckets) for s in table["subscriber"]], pl.Int16)
-    parts = table.with_columns(bucket).partition_by("bucket", as_dict=True, include_key=False)
+    table = STATUSES.read(statuses, where="the status list")
+    if len(table) and table.schema.field("subscriber").type != layout.ids:
+        raise InputError("the status list and the store differ in their subscribers' type (integer or string)")
+    bucket = pl.Series("bucket", [bucket_of(s, layout.buckets) for s in table["subscriber"].to_pylist()], pl.Int16)
+    parts = pl.DataFrame(table).with_columns(bucket).partition_by("bucket", as_dict=True, include_key=False)
     return {int(key[0]): part for key, part in parts.items()}
 
 
@@ -443,5 +446,5 @@ def run(
         store, day=day, pings=pings, cells=cells, places=places, reading=reading, max_rejected=max_rejected,
         memory=memory,
     )  # fmt: skip
-    second = run_cards(store, as_of=as_of, policy=rules, places=places, risk=risk, statuses=statuses)
+    second = run_cards(store, as_of=as_of, policy=rules, places=places, risk=risk, statuses=statuses, memory=memory)
     return first, second

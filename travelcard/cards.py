@@ -5,6 +5,7 @@ No Python object is made per card: rules are looked up per place, and lists are 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from travelcard.card import Card
 from travelcard.errors import InputError
 from travelcard.explain import explain
-from travelcard.places import Places, china
+from travelcard.places import Places, china, is_abroad
 from travelcard.policy import COLOURS, Policy
 from travelcard.risk import Risk
 from travelcard.rules import (
@@ -27,8 +28,8 @@ from travelcard.rules import (
     Bools,
     Evidence,
     Ints,
-    Listed,
     Statuses,
+    evidence,
     holding,
     marked_places,
     marks_of,
@@ -36,6 +37,8 @@ from travelcard.rules import (
     taken,
 )
 from travelcard.schema import CARDS, SECONDS, STATUSES, VISITS, Column, Table, a_date, zone
+from travelcard.stays import place_codes
+from travelcard.window import Visits
 
 __all__ = ["Card", "cards", "explain"]
 
@@ -107,8 +110,32 @@ def cards(
     if not isinstance(policy, Policy):
         raise InputError(f"policy: expected a Policy, such as Policy.preset('card-2022-01'), got {policy!r}")
     a_date(as_of, "as_of")
+    further = KNOWN.read(_as_table(subscribers), where="the subscribers")["subscriber"]
+    seen = _read(VISITS.read(visits, where="the visits"))
+    made = cards_of(
+        seen, as_of=as_of, policy=policy, risk=risk, statuses=statuses, further=further, places=places, tz=tz
+    )
+    return pl.from_arrow(made)  # type: ignore[return-value]
+
+
+def cards_of(
+    listed: Visits,
+    *,
+    as_of: date,
+    policy: Policy,
+    risk: Risk | None,
+    statuses: Any,
+    places: Places | None,
+    tz: str,
+    further: pa.ChunkedArray | None = None,
+) -> pa.Table:
+    """`cards` of visits that are arrays already and hold no transit: one bucket, or a whole frame."""
     check_risk(risk, policy, as_of)
-    universe, seen, listed, held = _read(visits, statuses, subscribers)
+    status = STATUSES.arrow().empty_table() if statuses is None else STATUSES.read(statuses, where="the status list")
+    others = [column for column in (status["subscriber"], further) if column is not None and len(column)]
+    listed = _with(listed, others)
+    held = _statuses(status, listed)
+    seen = listed.days_seen
     named = places or china()
     rules, indexed = _rule_names(policy)
     marks = marked_places(policy, risk, as_of, listed)
@@ -122,37 +149,37 @@ def cards(
         if rule.condition
     ]
     colour = (seen > 0).astype(np.int8)  # unknown, green
-    for severity, evidence in sorted(found, key=lambda pair: pair[0]):
+    for severity, holds in sorted(found, key=lambda pair: pair[0]):
         if severity > 1:
-            colour[evidence.who] = severity
+            colour[holds.who] = severity
 
     nothing = np.bincount(listed.who, minlength=len(seen)) == 0
     told = colour > 1
     kinds = []
-    for severity, evidence in found:
-        wins = colour[evidence.who] == severity
+    for severity, holds in found:
+        wins = colour[holds.who] == severity
         if severity == 1:
-            told[evidence.who[wins]] = True
-        kinds.append(taken(evidence, wins))
+            told[holds.who[wins]] = True
+        kinds.append(taken(holds, wins))
     kinds.append(plain(np.flatnonzero(colour == 0), indexed["no_ping"]))
     kinds.append(plain(np.flatnonzero((colour == 1) & nothing), indexed["nothing_visited"]))
     kinds.append(plain(np.flatnonzero((colour == 1) & ~nothing & ~told), indexed[policy.green]))
     of_place = np.where(listed.abroad, indexed["abroad_any"], indexed[policy.rule]).astype(np.int32)
-    kinds.append(listed.evidence(np.ones(len(listed.who), np.bool_), of_place[listed.place]))
+    kinds.append(Evidence(listed.who, of_place[listed.place], listed.place, listed.first, listed.last))
     for level, marked in marks.items():
-        kinds.append(marks_of(listed.evidence(marked[listed.place], indexed[f"mark_{level}"]), risk, tz))
+        kinds.append(marks_of(evidence(listed, marked[listed.place], indexed[f"mark_{level}"]), risk, tz))
 
     any_mark = np.any([np.zeros(len(listed.codes), np.bool_), *marks.values()], axis=0)
     names = pa.array([named.printed(code) for code in listed.codes], pa.string())
-    schema = CARDS.arrow(ids=universe.type)
+    schema = CARDS.arrow(ids=listed.subscribers.type)
     arrays = [
-        universe,
+        listed.subscribers,
         pa.array(COLOURS, pa.string()).take(pa.array(colour)),
         _visit_lists(listed, len(seen), names, any_mark, schema.field("visits").type),
         _reason_lists(kinds, len(seen), rules, listed.codes, schema.field("reasons").type),
         pa.array(seen),
     ]
-    return pl.from_arrow(pa.Table.from_arrays(arrays, schema=schema))  # type: ignore[return-value]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def check_risk(risk: Risk | None, policy: Policy, as_of: date) -> None:
@@ -175,48 +202,51 @@ def check_risk(risk: Risk | None, policy: Policy, as_of: date) -> None:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def _read(visits: Any, statuses: Any, subscribers: Any) -> tuple[pa.Array, NDArray[np.int32], Listed, Statuses]:
-    """Everyone who gets a card (sorted), the days each was seen, the visited places, and the status list."""
-    table = VISITS.read(visits, where="the visits")
-    status = STATUSES.read(STATUSES.arrow().empty_table() if statuses is None else statuses, where="the status list")
-    further = KNOWN.read(_as_table(subscribers), where="the subscribers")
-    tables = [t["subscriber"] for t in (table, status, further)]
-    types = {column.type for column in tables if len(column)}
-    if len(types) > 1:
-        raise InputError("visits, statuses and subscribers differ in their subscribers' type (integer or string)")
-    wanted = types.pop() if types else tables[0].type
-
-    codes, place = _place_codes(table["place"])
-    ids = _series(tables[0])
+def _read(table: pa.Table) -> Visits:
+    """A table of visits as arrays, sorted, transit left out."""
+    place, codes = place_codes(table["place"])
+    ids = _series(table["subscriber"])
     first = _microseconds(table["first"])
     starts = _starts(ids)
     if not _in_order(ids, starts, first, place):
         order = pl.DataFrame({"i": ids, "f": first, "p": place}).select(pl.arg_sort_by("i", "f", "p")).to_series()
         table, ids = table.take(order.to_arrow()), ids.gather(order)
         place, first, starts = place[order.to_numpy()], first[order.to_numpy()], _starts(ids)
-    alone = ids.gather(starts)
-    others = [_series(column.cast(wanted)) for column in tables[1:] if len(column)]
-    everyone = alone.cast(pl.Int64 if pa.types.is_integer(wanted) else pl.String)
-    if others:
-        everyone = pl.concat([everyone, *others]).unique().sort()
-    universe = everyone.to_arrow().cast(wanted)
-
-    def number(column: pa.ChunkedArray) -> NDArray[np.intp]:
-        return np.asarray(pc.index_in(column.cast(wanted), value_set=universe).to_numpy(), np.intp)
-
-    at = number(pa.chunked_array([alone.to_arrow()])) if others else np.arange(len(alone))
-    seen = np.zeros(len(universe), np.int32)
-    seen[at] = table["days_seen"].to_numpy()[starts]
-    who = np.repeat(at, np.diff(np.append(starts, len(ids))))
-    last = _microseconds(table["last"])
+    who = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(ids))))
     visited = ~table["transit"].to_numpy()
-    if not visited.all():
-        table = table.filter(pa.array(visited))
-        who, place, first, last = who[visited], place[visited], first[visited], last[visited]
+    rows: list[NDArray[Any]] = [who, place, first, _microseconds(table["last"])]
+    rows += [table[name].to_numpy() for name in ("days", "longest_s", "transit")]
+    subscribers = ids.gather(starts).to_arrow().cast(table.schema.field("subscriber").type)
+    seen = table["days_seen"].to_numpy()[starts]
+    known = tuple(codes.to_pylist())
+    abroad = np.array([is_abroad(code) for code in known], np.bool_)
+    return Visits(subscribers, seen, known, abroad, *(row[visited] for row in rows))
+
+
+def _with(listed: Visits, others: list[pa.ChunkedArray]) -> Visits:
+    """The same, with further subscribers among the others: they were not seen."""
+    if not others:
+        return listed
+    columns = [pa.chunked_array([listed.subscribers]), *others] if len(listed.subscribers) else others
+    if len({column.type for column in columns}) > 1:
+        raise InputError("visits, statuses and subscribers differ in their subscribers' type (integer or string)")
+    everyone = pl.concat(map(_series, columns)).unique().sort().to_arrow().cast(columns[0].type)
+    at = _number(listed.subscribers.cast(everyone.type), everyone)
+    days_seen = np.zeros(len(everyone), np.int32)
+    days_seen[at] = listed.days_seen
+    return replace(listed, subscribers=everyone, days_seen=days_seen, who=at[listed.who])
+
+
+def _number(column: pa.Array | pa.ChunkedArray, subscribers: pa.Array) -> NDArray[np.intp]:
+    subscribers = subscribers if len(column) else subscribers[:0]  # nobody to look up, no table to be made
+    return np.asarray(pc.index_in(column, value_set=subscribers).to_numpy(zero_copy_only=False), np.intp)
+
+
+def _statuses(status: pa.Table, listed: Visits) -> Statuses:
     begin = _days(status["from"])
     end = np.where(status["to"].is_null().to_numpy(), NO_END, _days(status["to"].fill_null(EPOCH)))
-    held = Statuses(number(status["subscriber"]), status["status"], begin, end)
-    return universe, seen, Listed(who, place, first, last, table, codes), held
+    who = _number(status["subscriber"].cast(listed.subscribers.type), listed.subscribers)
+    return Statuses(who, status["status"], begin, end)
 
 
 def _as_table(subscribers: Any) -> Any:
@@ -232,21 +262,12 @@ def _series(column: pa.ChunkedArray) -> pl.Series:
     return pl.from_arrow(column)  # type: ignore[return-value]
 
 
-def _place_codes(column: pa.ChunkedArray) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """The places of a column, sorted bytewise, and each row's index among them."""
-    encoded = column.combine_chunks().dictionary_encode()
-    found = encoded.dictionary.to_pylist()
-    codes = sorted(found, key=str.encode)
-    rank = np.array([codes.index(code) for code in found], np.int32)
-    return tuple(codes), rank[encoded.indices.to_numpy()] if found else np.zeros(0, np.int32)
-
-
 def _starts(ids: pl.Series) -> NDArray[np.intp]:
     """Where each subscriber's rows begin."""
     return np.flatnonzero((ids != ids.shift()).fill_null(value=True).to_numpy())
 
 
-def _in_order(ids: pl.Series, starts: NDArray[np.intp], first: Ints, place: NDArray[np.int32]) -> bool:
+def _in_order(ids: pl.Series, starts: NDArray[np.intp], first: Ints, place: NDArray[np.int16]) -> bool:
     """Whether rows are sorted by (subscriber, first, place), as `tc.visits` leaves them."""
     step = np.diff(first)
     wrong = (step < 0) | ((step == 0) & (np.diff(place) < 0))
@@ -284,16 +305,15 @@ def _offsets(counts: NDArray[np.intp]) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
 
 
-def _visit_lists(listed: Listed, n: int, names: pa.Array, marked: Bools, kind: pa.ListType) -> pa.Array:
+def _visit_lists(listed: Visits, n: int, names: pa.Array, marked: Bools, kind: pa.ListType) -> pa.Array:
     at = pa.array(listed.place)
-    rows = listed.rows
     columns = {
-        "place": rows["place"].combine_chunks(),
+        "place": pa.array(listed.codes, pa.string()).take(at),
         "name": names.take(at),
-        "first": rows["first"].combine_chunks(),
-        "last": rows["last"].combine_chunks(),
-        "longest_s": rows["longest_s"].combine_chunks(),
-        "days": rows["days"].combine_chunks(),
+        "first": pa.array(listed.first).view(SECONDS),
+        "last": pa.array(listed.last).view(SECONDS),
+        "longest_s": pa.array(listed.longest_s),
+        "days": pa.array(listed.days),
         "marked": pa.array(marked[listed.place]),
     }
     fields = list(kind.value_type)
@@ -305,19 +325,18 @@ def _reason_lists(
     kinds: list[Evidence], n: int, rules: list[str], codes: tuple[str, ...], kind: pa.ListType
 ) -> pa.Array:
     """Lay the reasons of each subscriber side by side, kinds in order: counted, then put, never sorted."""
-    counts = [np.bincount(evidence.who, minlength=n) for evidence in kinds]
-    total = np.sum(counts, axis=0)
+    kinds = [part for part in kinds if len(part.who)]
+    counts = [np.bincount(part.who, minlength=n) for part in kinds]
+    total = np.sum([np.zeros(n, np.int64), *counts], axis=0)
     offsets = _offsets(total)
     fill = offsets.to_numpy()[:-1].astype(np.int64)
     size = int(total.sum())
     rule, place = np.empty(size, np.int32), np.empty(size, np.int32)
     begin, end = np.empty(size, np.int64), np.empty(size, np.int64)
-    for evidence, count in zip(kinds, counts, strict=True):
-        if not len(evidence.who):
-            continue
+    for part, count in zip(kinds, counts, strict=True):
         before = np.cumsum(count) - count  # rows of this kind that earlier subscribers have
-        at = (fill - before)[evidence.who] + np.arange(len(evidence.who))
-        rule[at], place[at], begin[at], end[at] = evidence.rule, evidence.place, evidence.begin, evidence.end
+        at = (fill - before)[part.who] + np.arange(len(part.who))
+        rule[at], place[at], begin[at], end[at] = part.rule, part.place, part.begin, part.end
         fill += count
     columns = {
         "rule": pa.array(rules, pa.string()).take(pa.array(rule)),

@@ -148,7 +148,7 @@ def _stays(settings: Config, day: date) -> None:
 
 def _second_half(settings: Config, as_of: date, policy: str | None) -> Callable[[], None]:
     """The cards of a date, ready to be made: policy, list of risk areas and status list are read now."""
-    from travelcard.batch import run_cards
+    from travelcard.batch import MEMORY, run_cards
 
     rules = settings.rules(as_of, policy)
     risk, statuses = settings.risk_on(as_of, rules), settings.status_list(as_of)
@@ -162,6 +162,7 @@ def _second_half(settings: Config, as_of: date, policy: str | None) -> Callable[
                 places=settings.boundaries,
                 risk=risk,
                 statuses=statuses,
+                memory=settings.memory or MEMORY,
                 progress=progress,
             )
         _tell(step.as_dict())

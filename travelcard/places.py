@@ -122,6 +122,7 @@ class Places:
             return ""
         return self.provinces[at]
 
+    @lru_cache(maxsize=4096)  # noqa: B019  asked of every bucket
     def printed(self, code: str) -> str:
         """A place as the card prints it: province and city joined, a municipality or a country alone (DESIGN 3.6).
 
@@ -392,6 +393,7 @@ def country_of_mcc() -> dict[str, str]:
     return {m: c for m, c in table.iter_rows() if m not in HOME_MCC and not m.startswith("9") and c}
 
 
+@lru_cache(maxsize=4096)
 def is_abroad(code: str) -> bool:
     """Whether a place is abroad: a country's code, and not HKG, MAC or TWN.
 

@@ -56,7 +56,7 @@ _COUNTIES_OF_PROVINCE = re.compile(r"(省|自治区)直辖县级行政(单位|�
 _PREFECTURE = ("地区", "自治州", "市", "盟", "州")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # itself alone is equal to it, so that what it answers can be kept
 class Risk:
     """A list of risk areas, matched to places.
 
@@ -80,6 +80,7 @@ class Risk:
         rows = self.unmatched.select("level", *_ROW, "rows").iter_rows()
         return [f"{level}: {' '.join(n for n in names if n) or 'no names'} ({n})" for level, *names, n in rows]
 
+    @lru_cache(maxsize=64)  # noqa: B019  asked of every bucket
     def levels_on(self, day: Day) -> dict[str, frozenset[str]]:
         """The places with an area on a day, and the levels of their areas."""
         begun = pl.col("from").fill_null(date.min) <= day

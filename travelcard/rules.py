@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date, timedelta
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from travelcard.places import DOMESTIC, is_abroad
+from travelcard.places import DOMESTIC
 from travelcard.policy import Policy, Rule
 from travelcard.risk import Risk
 from travelcard.schema import midnights
+from travelcard.window import Visits
 
-__all__ = ["Evidence", "Listed", "Statuses", "holding", "marked_places", "marks_of", "plain", "taken"]
+__all__ = ["Evidence", "Statuses", "evidence", "holding", "marked_places", "marks_of", "plain", "taken"]
 
 EPOCH = date(1970, 1, 1)
 OPEN = np.iinfo(np.int64).min  # stands for null among the microseconds of reasons
@@ -35,32 +37,9 @@ class Evidence:
 
     who: NDArray[np.intp]
     rule: NDArray[np.int32]
-    place: NDArray[np.int32]
+    place: NDArray[np.integer[Any]]
     begin: Ints
     end: Ints
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """Every visited place of every subscriber, sorted by (who, first, place); `place` is an index into `codes`."""
-
-    who: NDArray[np.intp]
-    place: NDArray[np.int32]
-    first: Ints
-    last: Ints
-    rows: pa.Table
-    codes: tuple[str, ...]
-
-    @property
-    def abroad(self) -> Bools:
-        """Whether each of `codes` is abroad."""
-        return _each(self.codes, is_abroad)
-
-    def evidence(self, hits: Bools, rule: int | NDArray[np.int32]) -> Evidence:
-        """The visits for which `hits` (per row) holds, as reasons of a rule: one, or one for each row."""
-        at = np.flatnonzero(hits)
-        rules = rule[at] if isinstance(rule, np.ndarray) else np.full(len(at), rule, np.int32)
-        return Evidence(self.who[at], rules, self.place[at], self.first[at], self.last[at])
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +52,15 @@ class Statuses:
     end: Ints
 
 
-def marked_places(policy: Policy, risk: Risk | None, as_of: date, listed: Listed) -> dict[str, Bools]:
+def evidence(listed: Visits, hits: Bools, rule: int) -> Evidence:
+    """The visits for which `hits` (per row) holds, as reasons of a rule."""
+    at = np.flatnonzero(hits)
+    return Evidence(
+        listed.who[at], np.full(len(at), rule, np.int32), listed.place[at], listed.first[at], listed.last[at]
+    )
+
+
+def marked_places(policy: Policy, risk: Risk | None, as_of: date, listed: Visits) -> dict[str, Bools]:
     """For each level that marks, the places it marks: cities alone, by the list in force on the card's date."""
     if risk is None or not policy.marks:
         return {}
@@ -85,13 +72,13 @@ def marked_places(policy: Policy, risk: Risk | None, as_of: date, listed: Listed
 
 
 def holding(
-    rule: Rule, index: int, listed: Listed, held: Statuses, *, policy: Policy, risk: Risk | None, as_of: date, tz: str
+    rule: Rule, index: int, listed: Visits, held: Statuses, *, policy: Policy, risk: Risk | None, as_of: date, tz: str
 ) -> Evidence:
     """Everything for which a colour rule holds; `index` stands for it in reasons."""
     if rule.statuses:
         return _of_statuses(rule, index, held, as_of, tz)
     if rule.levels and rule.at == "visit" and risk is not None:
-        return listed.evidence(_at_visit(rule, listed, policy, risk, as_of, tz), index)
+        return evidence(listed, _at_visit(rule, listed, policy, risk, as_of, tz), index)
     if rule.abroad:
         hit = listed.abroad
     elif rule.places:
@@ -99,14 +86,14 @@ def holding(
     else:
         levels = risk.levels_on(as_of) if risk is not None else {}
         hit = _each(listed.codes, lambda c: not levels.get(c, frozenset()).isdisjoint(rule.levels))
-    return listed.evidence(hit[listed.place], index)
+    return evidence(listed, hit[listed.place], index)
 
 
 def _each(codes: tuple[str, ...], holds: Callable[[str], bool]) -> Bools:
     return np.array([holds(code) for code in codes], np.bool_)
 
 
-def _at_visit(rule: Rule, listed: Listed, policy: Policy, risk: Risk, as_of: date, tz: str) -> Bools:
+def _at_visit(rule: Rule, listed: Visits, policy: Policy, risk: Risk, as_of: date, tz: str) -> Bools:
     """Whether a visited place had one of the levels on some day from the visit's first to its last, days in `tz`."""
     first, _ = policy.window(as_of)
     at = risk.days_at(rule.levels, listed.codes, first, policy.days)

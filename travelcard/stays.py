@@ -276,7 +276,8 @@ def without_flicker(place, arrive, depart, pings, inner, a, b, flicker):
         run = run + 1 if candidate else 0
         before_place, before_depart = place[i], depart[i]
         if run % 2 == 0:
-            place[k], arrive[k], depart[k], pings[k], inner[k] = place[i], arrive[i], depart[i], pings[i], inner[i]
+            if k < i:
+                place[k], arrive[k], depart[k], pings[k], inner[k] = place[i], arrive[i], depart[i], pings[i], inner[i]
             k += 1
     return k
 
@@ -285,10 +286,8 @@ def without_flicker(place, arrive, depart, pings, inner, a, b, flicker):
 def stitched(place, arrive, depart, pings, inner, a, b, max_silence, flicker):
     """One subscriber's stays a..b-1, in time order: joined, flicker removed (0: none), joined again; the new end."""
     b = join(place, arrive, depart, pings, inner, a, b, max_silence)
-    if flicker > 0:
-        b = without_flicker(place, arrive, depart, pings, inner, a, b, flicker)
-        b = join(place, arrive, depart, pings, inner, a, b, max_silence)
-    return b
+    left = without_flicker(place, arrive, depart, pings, inner, a, b, flicker) if flicker > 0 else b
+    return join(place, arrive, depart, pings, inner, a, left, max_silence) if left < b else b
 
 
 @compiled
@@ -331,24 +330,24 @@ def timestamps(seconds: np.ndarray) -> pa.Array:
     return pa.array(seconds.astype(np.int64) * 1_000_000).cast(SECONDS)
 
 
-def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
+def codes(column: pa.ChunkedArray, kind: Any = np.int64) -> tuple[np.ndarray, pa.Array]:
     """A column of ids or place codes as (index of every row, distinct values in order): bytewise for strings.
 
     Integers that are ids stay what they are: see `id_codes`.
     """
     encoded = pc.dictionary_encode(column.combine_chunks())
     order = pc.array_sort_indices(encoded.dictionary)
-    rank = np.empty(len(order), np.int64)
+    rank = np.empty(len(order), kind)
     rank[order.to_numpy()] = np.arange(len(order))
     return rank[encoded.indices.to_numpy()], encoded.dictionary.take(order)
 
 
 def place_codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array]:
     """`codes` of a place column; more places than an event can hold are refused."""
-    index, names = codes(column)
+    index, names = codes(column, np.int16)
     if len(names) > MAX_PLACES:
         raise InputError(f"{len(names)} distinct places: the kernel holds at most {MAX_PLACES}")
-    return index.astype(np.int16), names
+    return index, names
 
 
 def id_codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array | None]:
@@ -457,13 +456,14 @@ def no_stays(ids: pa.DataType) -> pl.DataFrame:
 
 
 def sorted_stays(stays: Any) -> pa.Table:
-    """One table of stays, or several, as one Arrow table sorted by (subscriber, arrive, place)."""
+    """One table of stays, or several, as one Arrow table in whole seconds, sorted by (subscriber, arrive, place)."""
     frames = stays if isinstance(stays, (list, tuple)) else [stays]
     tables = [STAYS.read(frame, where="the stays") for frame in frames]
     if len({table.schema.field("subscriber").type for table in tables}) > 1:
         raise InputError("some of these stays have integer subscribers and some have strings: they cannot be one table")
     table = pa.concat_tables(tables) if tables else STAYS.arrow().empty_table()
-    ordered = pl.DataFrame(table).sort("subscriber", "arrive", "place")
+    whole = pl.DataFrame(table).with_columns(pl.col("arrive", "depart").dt.truncate("1s"))
+    ordered = whole.sort("subscriber", "arrive", "place")
     return ordered.to_arrow().cast(STAYS.arrow(ids=table.schema.field("subscriber").type))
 
 

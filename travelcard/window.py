@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from travelcard.compiled import compiled
 from travelcard.errors import InputError
@@ -21,7 +25,6 @@ from travelcard.stays import (
     seconds_of,
     sorted_stays,
     stitched,
-    timestamps,
 )
 
 __all__ = ["visits"]
@@ -55,7 +58,7 @@ def window_of(as_of: date, days: int) -> tuple[date, date]:
     return as_of - timedelta(days=days), as_of - timedelta(days=1)
 
 
-@compiled
+@compiled(inline="always")
 def _day(starts, second, day):
     """Day index of a second at or after the start of `day`: stays come in time order, so this mostly stands still."""
     while second >= starts[day + 1]:
@@ -64,32 +67,33 @@ def _day(starts, second, day):
 
 
 @compiled
-def _without_border(place, day, inner, abroad, slot, a, b, keep, heard):
-    """Mark in `keep` the day-stays that `border = inner` leaves: on each day, see DESIGN 3.5."""
-    i = a
-    while i < b:
+def _without_border(place, day, inner, abroad, n, heard, keep):
+    """Mark in `keep` which of `n` day-stays `border = inner` leaves: on each day, see DESIGN 3.5."""
+    i = 0
+    while i < n:
         j = i
         some = False
-        while j < b and day[j] == day[i]:
-            heard[slot[place[j]]] = 0
+        while j < n and day[j] == day[i]:
+            heard[place[j]] = 0
             j += 1
         for k in range(i, j):
             if not abroad[place[k]]:
-                heard[slot[place[k]]] += inner[k]
+                heard[place[k]] += inner[k]
                 some = some or inner[k] > 0
         for k in range(i, j):
-            keep[k] = abroad[place[k]] or not some or heard[slot[place[k]]] > 0
+            keep[k] = abroad[place[k]] or not some or heard[place[k]] > 0
         i = j
 
 
 @compiled
 def _visits(
+    edges,
     who,
     place,
     arrive,
     depart,
-    pings,
     inner,
+    stands,
     starts,
     abroad,
     rule,
@@ -98,69 +102,85 @@ def _visits(
     max_silence,
     border,
     abroad_counts,
+    transit,
 ):
-    """Every subscriber's places of the window, from its day-stays sorted by (subscriber, arrive, place).
+    """Every subscriber's places of the window, from runs of day-stays, each sorted by (subscriber, arrive, place).
 
-    Stays outside the window are gone already. Returns (who, place, first, last, days, longest, transit, days_seen).
+    Run r is the rows from edges[r] to edges[r + 1]; a subscriber's stays in it are earlier than those in run r + 1, so
+    that days are merged by walking along them. All times are microseconds. `stands` says which stays no correction
+    takes off (empty: all stand), `transit` whether places in transit are wanted; `inner` is read for `border` alone.
+    Returns (who, days_seen, places) of each subscriber and (place, first, last, days, longest, transit) of each place.
     """
-    n, days = len(who), len(starts) - 1
-    most = a = 0
-    for i in range(n):  # scratch is as long as the busiest subscriber
-        if who[i] != who[a]:
-            a = i
-        most = max(most, i + 1 - a)
+    runs, days = len(edges) - 1, len(starts) - 1
+    most = 0
+    for r in range(runs):  # scratch is as long as the busiest subscriber may have it
+        busiest, a = 0, edges[r]
+        for i in range(edges[r], edges[r + 1]):
+            if who[i] != who[a]:
+                a = i
+            busiest = max(busiest, i + 1 - a)
+        most += busiest
     slot = np.full(len(abroad), -1, np.int32)  # place -> its number among this subscriber's places
     seen = np.empty(most, np.int16)
-    day, keep, heard = np.empty(n, np.int16), np.ones(n, np.bool_), np.empty(most, np.int64)
+    day, keep, heard = np.empty(most, np.int16), np.ones(most, np.bool_), np.empty(len(abroad), np.int64)
     first, last, count, latest = (
         np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int32), np.empty(most, np.int32),
     )  # fmt: skip
     longest, holds = np.empty(most, np.int64), np.empty(most, np.bool_)
-    begun, ended = np.empty(most, np.int64), np.empty(most, np.int64)  # the day's first and last ping of a place
+    begun = np.empty(most, np.int64)  # the day's first ping of a place
     on_day, total = np.empty(most, np.int32), np.empty(most, np.int64)  # the day that `begun` or `total` is about
-    s_place, s_arrive, s_depart, s_pings, s_inner = (
-        np.empty(most, np.int16), np.empty(most, np.int64), np.empty(most, np.int64),
-        np.empty(most, np.int32), np.empty(most, np.int32),
-    )  # fmt: skip
-    o_who, o_place = np.empty(n, np.int64), np.empty(n, np.int16)
-    o_first, o_last = np.empty(n, np.int64), np.empty(n, np.int64)
-    o_days, o_longest, o_seen = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
-    o_transit = np.empty(n, np.bool_)
-    out = a = 0
-    while a < n:
-        b = a
-        places = days_seen = 0
-        d = 0
-        while b < n and who[b] == who[a]:  # all pings of the window: first, last, days
-            d = _day(starts, arrive[b], d)
-            day[b] = d
-            days_seen += 1 if b == a or day[b - 1] != d else 0
-            at = slot[place[b]]
+    s_place, s_arrive, s_depart = np.empty(most, np.int16), np.empty(most, np.int64), np.empty(most, np.int64)
+    s_inner, s_pings = np.zeros(most, np.int32), np.zeros(most, np.int32)  # no rule counts the pings of stitched stays
+    n = len(who)  # pages that are never written cost nothing
+    o_who, o_seen, o_places = np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.int32)
+    o_place, o_first, o_last = np.empty(n, np.int16), np.empty(n, np.int64), np.empty(n, np.int64)
+    o_days, o_longest, o_transit = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.bool_)
+    head = edges[:-1].copy()
+    people = out = 0
+    while True:
+        me, more = np.int64(0), False
+        for r in range(runs):
+            if head[r] < edges[r + 1] and (not more or who[head[r]] < me):
+                me, more = who[head[r]], True
+        if not more:
+            break
+        n = d = 0
+        for r in range(runs):
+            i = head[r]
+            while i < edges[r + 1] and who[i] == me:
+                if starts[0] <= arrive[i] < starts[days] and (len(stands) == 0 or stands[i]):
+                    d = _day(starts, arrive[i], d)
+                    s_place[n], s_arrive[n], s_depart[n], day[n] = place[i], arrive[i], depart[i], d
+                    if border:
+                        s_inner[n] = inner[i]
+                    n += 1
+                i += 1
+            head[r] = i
+        if border:
+            _without_border(s_place, day, s_inner, abroad, n, heard, keep)
+        places = days_seen = k = 0
+        latest_day = -1
+        for i in range(n):
+            p, begin, end, d = s_place[i], s_arrive[i], s_depart[i], day[i]
+            days_seen += d != latest_day
+            latest_day = d
+            at = slot[p]
             if at < 0:
-                at = places
-                slot[place[b]], seen[at] = at, place[b]
-                first[at], last[at], count[at], latest[at] = arrive[b], depart[b], 1, d
+                at = slot[p] = places
+                seen[at], first[at], last[at], count[at], latest[at] = p, begin, end, 0, -1
                 longest[at], holds[at], on_day[at] = 0, False, -1
                 places += 1
-            else:
-                last[at] = max(last[at], depart[b])
-                count[at] += 1 if latest[at] != d else 0
-                latest[at] = d
-            b += 1
-        if border:
-            _without_border(place, day, inner, abroad, slot, a, b, keep, heard)
-        k = 0
-        for i in range(a, b):
+            last[at] = max(last[at], end)
+            count[at] += latest[at] != d
+            latest[at] = d
             if keep[i]:
-                s_place[k], s_arrive[k], s_depart[k] = place[i], arrive[i], depart[i]
-                s_pings[k], s_inner[k] = pings[i], inner[i]
-                k += 1
                 if rule == 0:  # day_span looks at every ping that border left
-                    at = slot[place[i]]
-                    if on_day[at] != day[i]:
-                        on_day[at], begun[at], ended[at] = day[i], arrive[i], depart[i]
-                    ended[at] = max(ended[at], depart[i])
-                    holds[at] = holds[at] or ended[at] - begun[at] >= min_stay
+                    if on_day[at] != d:
+                        on_day[at], begun[at] = d, begin
+                    holds[at] |= end - begun[at] >= min_stay
+                if k < i:
+                    s_place[k], s_arrive[k], s_depart[k] = p, begin, end
+                k += 1
         k = stitched(s_place, s_arrive, s_depart, s_pings, s_inner, 0, k, max_silence, flicker)
         d = 0
         for i in range(k):
@@ -179,86 +199,115 @@ def _visits(
                     holds[at] = holds[at] or total[at] >= min_stay
                     e += 1
         start = out
-        for at in range(places):
+        for at in range(places):  # met in order of (first, place)
             p = seen[at]
             slot[p] = -1
-            k = out  # insertion by (first, place): a subscriber has few places
-            while k > start and (o_first[k - 1] > first[at] or (o_first[k - 1] == first[at] and o_place[k - 1] > p)):
-                o_place[k], o_first[k], o_last[k], o_days[k] = (
-                    o_place[k - 1],
-                    o_first[k - 1],
-                    o_last[k - 1],
-                    o_days[k - 1],
-                )
-                o_longest[k], o_transit[k] = o_longest[k - 1], o_transit[k - 1]
-                k -= 1
-            o_place[k], o_first[k], o_last[k], o_days[k], o_longest[k] = p, first[at], last[at], count[at], longest[at]
-            o_transit[k] = not (abroad_counts if abroad[p] else holds[at])
-            o_who[out], o_seen[out] = who[a], days_seen
-            out += 1
-        a = b
+            visited = abroad_counts if abroad[p] else holds[at]
+            if visited or transit:
+                o_place[out], o_first[out], o_last[out], o_days[out] = p, first[at], last[at], count[at]
+                o_longest[out], o_transit[out] = longest[at] // 1_000_000, not visited
+                out += 1
+        o_who[people], o_seen[people], o_places[people] = me, days_seen, out - start
+        people += 1
     return (
-        o_who[:out].copy(), o_place[:out].copy(), o_first[:out].copy(), o_last[:out].copy(), o_days[:out].copy(),
-        o_longest[:out].copy(), o_transit[:out].copy(), o_seen[:out].copy(),
+        o_who[:people], o_seen[:people], o_places[:people],
+        o_place[:out], o_first[:out], o_last[:out], o_days[:out], o_longest[:out], o_transit[:out],
     )  # fmt: skip
 
 
-def visits_of_sorted(table: pa.Table, *, as_of: date, policy: VisitRule, tz: str, max_silence: int) -> pa.Table:
-    """`visits` of day-stays that are sorted by (subscriber, arrive, place) already: one bucket, or a whole frame."""
+@dataclass(frozen=True, slots=True)
+class Visits:
+    """Everyone who is in some stays, and places of theirs, a row each, sorted by (who, first, place).
+
+    `who` is an index into `subscribers`, distinct and ascending, `place` one into `codes`, ascending bytewise, and
+    into `abroad`; `first` and `last` are microseconds.
+    """
+
+    subscribers: pa.Array
+    days_seen: NDArray[np.int32]
+    codes: tuple[str, ...]
+    abroad: NDArray[np.bool_]
+    who: NDArray[np.intp]
+    place: NDArray[np.int16]
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    days: NDArray[np.int32]
+    longest_s: NDArray[np.int32]
+    transit: NDArray[np.bool_]
+
+
+NEEDED = ("subscriber", "place", "arrive", "depart", "inner")  # of stays; the last under `border = inner` alone
+
+
+def visits_of_runs(
+    tables: Sequence[pa.Table],
+    *,
+    as_of: date,
+    policy: VisitRule,
+    tz: str,
+    max_silence: int,
+    corrections: pa.Table | None = None,
+    transit: bool = True,
+) -> Visits:
+    """The visits of day-stays in tables that are each sorted by (subscriber, arrive, place), one day after the other.
+
+    One table may also hold several days. `transit`: with the places that were only passed through.
+    """
     if policy.rule not in RULES or policy.border not in ("any", "inner") or policy.days < 1:
         raise InputError(
             f"rule {policy.rule!r}, border {policy.border!r}, days {policy.days}: a policy has one of "
             f"{', '.join(RULES)}; any or inner; 1 day or more"
         )
+    border = policy.border == "inner"
+    table = pa.concat_tables(tables)
     ids, names = id_codes(table["subscriber"])
     place, codes = place_codes(table["place"])
-    columns = (
+    known = tuple(codes.to_pylist())
+    abroad = np.array([is_abroad(code) for code in known], np.bool_)
+    columns = [
         ids,
         place,
-        seconds_of(table["arrive"]),
-        seconds_of(table["depart"]),
-        table["pings"].to_numpy(),
-        table["inner"].to_numpy(),
-    )
-    starts = midnights(window_of(as_of, policy.days)[0], policy.days, tz)
-    inside = (columns[2] >= starts[0]) & (columns[2] < starts[-1])
-    who, at, first, last, days, longest, transit, seen = _visits(
-        *(columns if inside.all() else (column[inside] for column in columns)),
-        starts,
-        np.array([is_abroad(code) for code in codes.to_pylist()] or [False]),
-        RULES.index(policy.rule),
-        whole_seconds(policy.min_stay, "min_stay"),
-        whole_seconds(policy.flicker, "flicker"),
-        max_silence,
-        policy.border == "inner",
-        policy.abroad_from is None or as_of >= policy.abroad_from,
-    )
-    arrays = [
-        pa.array(who) if names is None else names.take(pa.array(who)),
-        codes.take(pa.array(at)),
-        timestamps(first),
-        timestamps(last),
-        pa.array(days),
-        pa.array(longest),
-        pa.array(transit),
-        pa.array(seen),
+        table["arrive"].cast(pa.int64()).to_numpy(),
+        table["depart"].cast(pa.int64()).to_numpy(),
+        table["inner"].to_numpy() if border else np.empty(0, np.int32),
     ]
-    return pa.Table.from_arrays(arrays, schema=VISITS.arrow(ids=table.schema.field("subscriber").type))
+    for column in columns:  # some are Arrow's memory and some copies: one compiled kernel for all
+        column.setflags(write=False)
+    who, days_seen, places, *found = _visits(
+        np.cumsum([0, *map(len, tables)]),
+        *columns,
+        np.empty(0, np.bool_) if corrections is None else standing(table, corrections, tz),
+        midnights(window_of(as_of, policy.days)[0], policy.days, tz) * 1_000_000,
+        abroad,
+        RULES.index(policy.rule),
+        whole_seconds(policy.min_stay, "min_stay") * 1_000_000,
+        whole_seconds(policy.flicker, "flicker") * 1_000_000,
+        max_silence * 1_000_000,
+        border,
+        policy.abroad_from is None or as_of >= policy.abroad_from,
+        transit,
+    )
+    subscribers = pa.array(who) if names is None else names.take(pa.array(who))
+    return Visits(subscribers, days_seen, known, abroad, np.repeat(np.arange(len(who)), places), *found)
 
 
-def without_corrected(table: pa.Table, corrections: Any, tz: str) -> pa.Table:
-    """The day-stays that no correction takes off: (subscriber, place) on the days `from` to `to`, inclusive."""
+def standing(table: pa.Table, corrections: Any, tz: str) -> NDArray[np.bool_]:
+    """Which day-stays no correction takes off, empty without any: (subscriber, place), `from` to `to` inclusive."""
     wrong = CORRECTIONS.read(corrections, where="the corrections")
     if not len(wrong):
-        return table
+        return np.empty(0, np.bool_)
     if wrong.schema.field("subscriber").type != table.schema.field("subscriber").type:
         raise InputError("corrections and stays differ in their subscribers' type (integer or string)")
-    rows = pl.from_arrow(table).with_row_index("row")  # type: ignore[union-attr]
-    hits = rows.join(
-        pl.from_arrow(wrong.select(["subscriber", "place", "from", "to"])),  # type: ignore[arg-type]
-        on=["subscriber", "place"],
-    ).filter(pl.col("arrive").dt.convert_time_zone(tz).dt.date().is_between("from", "to"))
-    return table.filter(pa.array(~np.isin(np.arange(len(table)), hits["row"].to_numpy())))
+    at = np.flatnonzero(pc.is_in(table["subscriber"], value_set=wrong["subscriber"]))
+    rows = pl.DataFrame(table.select(["subscriber", "place", "arrive"]).take(pa.array(at)))
+    hits = (
+        rows.with_columns(pl.col("place").cast(pl.String), row=pl.Series(at))
+        .join(pl.DataFrame(wrong.select(["subscriber", "place", "from", "to"])), on=["subscriber", "place"])
+        .filter(pl.col("arrive").dt.convert_time_zone(tz).dt.date().is_between("from", "to"))
+    )
+    stands = np.ones(len(table), np.bool_)
+    stands[hits["row"].to_numpy()] = False
+    return stands
 
 
 def visits(
@@ -322,8 +371,6 @@ def visits(
     if isinstance(policy, str):
         raise InputError(f"policy: expected a Policy, such as Policy.preset({policy!r})")
     table = sorted_stays(stays)
-    if corrections is not None:
-        table = without_corrected(table, corrections, tz)
     arrive, depart = seconds_of(table["arrive"]), seconds_of(table["depart"])
     day, _ = days_of(np.concatenate([arrive, depart]), tz)
     crossing = int((day[: len(arrive)] != day[len(arrive) :]).sum())
@@ -332,6 +379,19 @@ def visits(
             f"{crossing} of {len(arrive)} stays cross a midnight of {tz}: give day-stays, as tc.stays returns them "
             "(tc.visits stitches by itself)"
         )
-    silence = whole_seconds(max_silence, "max_silence")
-    rows = visits_of_sorted(table, as_of=as_of, policy=policy, tz=tz, max_silence=silence)
-    return pl.from_arrow(rows)  # type: ignore[return-value]
+    seen = visits_of_runs(
+        [table], as_of=as_of, policy=policy, tz=tz, max_silence=whole_seconds(max_silence, "max_silence"),
+        corrections=corrections,
+    )  # fmt: skip
+    who = pa.array(seen.who)
+    columns = {
+        "subscriber": seen.subscribers.take(who),
+        "place": pa.array(seen.codes, pa.string()).take(pa.array(seen.place)),
+        "first": seen.first,
+        "last": seen.last,
+        "days": seen.days,
+        "longest_s": seen.longest_s,
+        "transit": seen.transit,
+        "days_seen": seen.days_seen[seen.who],
+    }
+    return pl.DataFrame(pa.table(columns).cast(VISITS.arrow(ids=seen.subscribers.type)))
