@@ -28,8 +28,8 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/ready-dev
-	$(BIN)/python -m benchmarks.stays --pings 100000
+bench: $(VENV)/ready-dev  ## how fast this machine is, beside other engines
+	$(BIN)/travelcard bench
 
 clean:
 	rm -rf $(VENV) build dist demo

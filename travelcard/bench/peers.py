@@ -1,11 +1,9 @@
 """What another engine's expert would write instead: the stays of a day from the same files, rows and rules.
 
-``python -m benchmarks.peers NAME JOB``. Every plan makes of a ping a subscriber and an integer: second of the day,
-place index in the order of the codes, and a last bit that is 0 for an inner ping, so that of pings in one second and
-place the first one says what the merged one is. What was slower, at 10^7 pings, is said beside each plan.
+``python -m travelcard.bench.peers NAME JOB``. Every plan makes of a ping a subscriber and an integer: second of the
+day, place index in the order of the codes, and a last bit that is 0 for an inner ping, so that of pings in one second
+and place the first one says what the merged one is. What was slower, at 10^7 pings, is said beside each plan.
 """
-
-# ruff: noqa: PLC0415  a process loads only what it is about: importing is part of what is measured
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """The input of a benchmark, made once and kept: a synthetic country, and its cells and countries for the peers.
 
-``python -m benchmarks.data KIND FOLDER SETTINGS``, as a process of its own, so that whoever measures stays small.
+``python -m travelcard.bench.data KIND FOLDER SETTINGS``, as a process of its own, so that whoever measures stays small.
 """
-
-# ruff: noqa: PLC0415  a process loads only what it is about: importing is part of what is measured
 
 from __future__ import annotations
 
@@ -16,8 +14,9 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from benchmarks.measure import measured, python
+from travelcard.bench.measure import measured, python
 
+PINGS_PER_SUBSCRIBER = 100
 CASES: dict[str, dict[str, Any]] = {
     "base": {},
     "shuffled": {"order": "shuffled"},
@@ -35,14 +34,15 @@ def made(kind: str, folder: Path, **settings: Any) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
         print(f"writing {folder} ...", flush=True)
-        measured(python("benchmarks.data", kind, partial, json.dumps(settings)))
+        measured(python("travelcard.bench.data", kind, partial, json.dumps(settings)))
         partial.rename(folder)
     return folder
 
 
 def about(lookup: Path) -> dict[str, Any]:
     """What `lookup` wrote of the input: rows, cells, day, start (second), text."""
-    return json.loads((lookup / "about.json").read_text())
+    facts: dict[str, Any] = json.loads((lookup / "about.json").read_text())
+    return facts
 
 
 def _country(folder: Path, settings: Mapping[str, Any]) -> None:
