@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,7 +35,6 @@ COLUMNS = (
     "commit", "versions", "cpu", "cores", "date",
 )  # fmt: skip
 CACHE = Path("build/benchmarks")
-RESULTS = Path("benchmarks/results.csv")
 PACKAGES = ("travelcard", "numpy", "numba", "pyarrow", "polars", "duckdb", "chdb", "pyspark", "shapely")
 
 
@@ -111,10 +110,20 @@ def measured(command: Sequence[str | Path], env: Mapping[str, str] | None = None
     return Time(seconds, used.ru_utime + used.ru_stime, peak, said)
 
 
-def asked(parser: argparse.ArgumentParser, arguments: list[str] | None) -> argparse.Namespace:
-    """The options of a benchmark, with those that every one has; the caveats come before any number."""
+def listed(text: str, known: Collection[str]) -> list[str]:
+    """An option that is some of the known names, comma-separated."""
+    names = [name for name in text.split(",") if name]
+    if unknown := [name for name in names if name not in known]:
+        raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}: there are {', '.join(known)}")
+    return names
+
+
+def asked(
+    parser: argparse.ArgumentParser, arguments: list[str] | None, csv: Path = Path("benchmarks/results.csv")
+) -> argparse.Namespace:
+    """The options of a benchmark, with those that every one has."""
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--csv", type=Path, default=RESULTS)
+    parser.add_argument("--csv", type=Path, default=csv)
     return parser.parse_args(arguments)
 
 

@@ -25,6 +25,7 @@ from travelcard.bench.measure import (
     Time,
     asked,
     found,
+    listed,
     measured,
     opened,
     python,
@@ -148,18 +149,11 @@ def small(*, pings: float, runs: int) -> bool:
         return compare((synthetic("base", n, cache) for n in [pings]), peers=list(MODULES), runs=runs, cache=cache)
 
 
-def _several(text: str, known: Iterable[str]) -> list[str]:
-    names = [name for name in text.split(",") if name]
-    if unknown := [name for name in names if name not in known]:
-        raise argparse.ArgumentTypeError(f"no {', '.join(unknown)}: there are {', '.join(known)}")
-    return names
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m travelcard.bench.stays", description=__doc__)
     parser.add_argument("--pings", default=[1e6], type=lambda text: [float(n) for n in text.split(",")])
-    parser.add_argument("--case", default=["base"], type=lambda text: _several(text, CASES), help=", ".join(CASES))
-    parser.add_argument("--peers", default=list(MODULES), type=lambda text: _several(text, MODULES), help="'' for none")
+    parser.add_argument("--case", default=["base"], type=lambda text: listed(text, CASES), help=", ".join(CASES))
+    parser.add_argument("--peers", default=list(MODULES), type=lambda text: listed(text, MODULES), help="'' for none")
     parser.add_argument("--data", type=Path, help="a folder that `travelcard synth` wrote, instead of ours")
     options = asked(parser, arguments)
     named = ((case, pings) for pings in options.pings for case in options.case)
