@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test heavy lint bench clean
+.PHONY: demo test heavy lint bench performance clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +30,9 @@ lint: $(VENV)/ready-dev
 
 bench: $(VENV)/ready-dev  ## how fast this machine is, beside other engines
 	$(BIN)/travelcard bench
+
+performance: $(VENV)/ready-dev  ## docs/performance.md from what is on record
+	$(BIN)/python -m benchmarks.plots
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -1,6 +1,7 @@
 """One card out of a store of many: `store.card`, `store.explain`, and the command `travelcard card` from cold.
 
 ``python -m benchmarks.card --cards 1e6``. The floor is an interpreter that starts and ends.
+Days of stays beyond two are these again, shifted (see `travelcard.bench.data`).
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = asked(parser, arguments)
     sitting, n = opened(), int(options.cards)
     settings = {"subscribers": n, "pings_per_subscriber": 24, "days": options.days, "files": 4, "seed": 1}
-    folder = made("store", CACHE / f"cards-{n}-{options.days}", cards=True, **settings)
+    folder = made("store", CACHE / f"shifted-cards-{n}-{options.days}", cards=True, **settings)
     rows: list[Row] = []
     for run in range(1, options.runs + 1):
         start = measured([sys.executable, "-c", "pass"])

@@ -1,6 +1,7 @@
 """The window: `travelcard cards AS_OF` over 14 days of stays, against decoding those files and nothing else.
 
-``python -m benchmarks.cards --subscribers 1e6``
+``python -m benchmarks.cards --subscribers 1e6``. Twelve of the days are the other two again, shifted, so that millions
+of subscribers take minutes to make: `travelcard.bench.data` says what that changes.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = asked(parser, arguments)
     sitting, n = opened(), int(options.subscribers)
     settings = {"subscribers": n, "pings_per_subscriber": options.pings, "days": 14, "files": 4, "seed": 1}
-    folder = made("store", CACHE / f"window-{n}-{options.pings:g}", **settings)
+    folder = made("store", CACHE / f"shifted-{n}-{options.pings:g}", **settings)
     stays = folder / "store" / "stays" / "**" / "*.parquet"
     rows: list[Row] = []
     for run in range(1, options.runs + 1):

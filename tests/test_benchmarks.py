@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import re
 import subprocess
 import sys
+from datetime import date, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pytest
 
 from travelcard.bench import check, measure
+from travelcard.store import Store
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # benchmarks are no part of the package
-pytest.importorskip("benchmarks", reason="this copy comes without the benchmarks")
+plots = pytest.importorskip("benchmarks.plots", reason="this copy comes without the benchmarks")
+profile = pytest.importorskip("benchmarks.profile")
 
 
 def rows_of(tmp_path: Path, name: str, *arguments: str) -> list[dict[str, str]]:
@@ -63,6 +69,98 @@ def test_the_window_and_one_card(tmp_path):
     assert [row["what"] for row in cards] == ["floor polars", "floor pyarrow", "travelcard cards"]
     one = rows_of(tmp_path, "benchmarks.card", "--cards", "500", "--days", "1", "--lookups", "50")
     assert {"store.card", "store.explain", "travelcard card"} <= {row["what"] for row in one}
+
+
+def test_a_day_laid_from_another_is_that_day_shifted(tmp_path):
+    settings = {"subscribers": 300, "pings_per_subscriber": 24, "days": 4, "files": 1, "cards": True}
+    command = measure.python("travelcard.bench.data", "store", tmp_path / "country", json.dumps(settings))
+    measure.measured(command, {"PYTHONPATH": str(ROOT)})
+    store = Store(tmp_path / "country" / "store")
+    days = [date(2022, 3, 11) + timedelta(days=n) for n in range(4)]
+    assert store.days("stays") == days
+    for laid, source in ((days[0], days[2]), (days[1], days[3])):
+        shifted = store.frame("stays", day=source).with_columns(pl.col("day", "arrive", "depart") - (source - laid))
+        assert store.frame("stays", day=laid).sort("subscriber", "arrive").equals(shifted.sort("subscriber", "arrive"))
+    assert not store.frame("cards").is_empty()
+
+
+def test_a_profile_accounts_for_the_whole_process(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.profile", "--pings", "1e5", "--runs", "1", "--csv", "profile.csv"]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, capture_output=True)
+    rows = pl.read_csv(tmp_path / "profile.csv")
+    assert tuple(rows.columns) == profile.COLUMNS
+    assert {stage for stage, _, _ in profile.STAGES} - {"number texts"} <= set(rows["stage"])
+    assert rows["ns"].min() >= 0
+
+
+# ---------------------------------------------------------------------------------------------------- the page
+
+
+def test_the_page_is_what_was_measured(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    text = plots.PAGE.read_text(encoding="utf-8")
+    rows, stages = plots.read(plots.RESULTS), plots.read(plots.PROFILE, "stage")
+    assert plots.page(text, rows, stages) == text, "run python -m benchmarks.plots"
+    assert {name for _, name, _ in plots.MARKED.findall(text)} == {*plots.TABLES, "profile"}
+    shown = re.findall(r"\]\((plots/\w+\.svg)\)", text)
+    assert {path.name for path in plots.PLOTS.iterdir()} == {Path(name).name for name in shown}
+
+
+def some_rows(path: Path, *batches: tuple[str, str, list[measure.Row]]) -> pl.DataFrame:
+    for commit, at, rows in batches:
+        measure.record(path, rows, measure.Sitting(commit, "python 3.11", "a CPU", 2, at))
+    return plots.read(path)
+
+
+def row(what: str, size: int, run: int, seconds: float, case: str = "base") -> measure.Row:
+    return measure.Row(
+        what, case, size, run, measure.Time(seconds, 2 * seconds, 100.0, ""), 1.0, measure.Found(9, "aa", 1.0)
+    )
+
+
+def test_only_one_round_of_one_commit_is_compared(tmp_path):
+    old = [row("travelcard", 100, 1, 50.0), row("polars", 100, 1, 1.0), row("duckdb", 100, 1, 100.0)]
+    new = [
+        row("travelcard", 100, 1, 1.0),
+        row("polars", 100, 1, 3.0),
+        row("travelcard", 100, 2, 2.0),
+        row("polars", 100, 2, 8.0),
+    ]
+    rows = some_rows(tmp_path / "r.csv", ("a", "2026-01-02", old), ("b", "2026-01-03", new))
+    mine = rows.filter(what="travelcard")
+    assert mine["commit"].unique().to_list() == ["b"]
+    beside = plots.compared(rows, mine, "case", "rows")
+    assert dict(beside.select("what", "wall").rows()) == {"travelcard": 1.0, "polars": 3.5}, "duckdb met commit a alone"
+
+
+def test_growth_is_the_factor_of_one_doubling(tmp_path):
+    sizes = [row("travelcard", 100, 1, 1.0), row("travelcard", 400, 1, 16.0), row("travelcard", 100, 1, 3.0, "few")]
+    rows = some_rows(tmp_path / "r.csv", ("a", "2026-01-02", sizes))
+    assert plots.growth_of(rows).select("rows", "wall").rows() == [(100, None), (400, 2.0)]
+    assert "| few | 100 | 1 | 1 | 3 | 6 | 100 | 3.00 | 3.00 | 3.00 |" in plots.cases(rows)
+
+
+def test_plots_are_drawn(tmp_path):
+    pytest.importorskip("altair")
+    pytest.importorskip("vl_convert")
+    some_rows(
+        tmp_path / "r.csv",
+        ("a", "2026-01-02", [row(w, n, 1, n / 9) for w in ("travelcard", "polars") for n in (10, 90)]),
+    )
+    measure.appended(
+        tmp_path / "p.csv", profile.COLUMNS, [("decode", "base", 10, 1, 5, "a", "", "a CPU", 2, "2026-01-02")]
+    )
+    (tmp_path / "page.md").write_text("Kept.\n<!-- table: base -->\nold\n<!-- end -->\n")
+    names = {"--csv": "r.csv", "--profile": "p.csv", "--page": "page.md", "--plots": "plots"}
+    plots.main([word for name, file in names.items() for word in (name, str(tmp_path / file))])
+    page = (tmp_path / "page.md").read_text()
+    assert page.startswith("Kept.\n<!-- table: base -->\na CPU, 2 cores; commit `a`\n")
+    assert "old" not in page
+    for path in (tmp_path / "plots").iterdir():
+        assert path.read_text().startswith("<svg")
+
+
+# ---------------------------------------------------------------------------------------------------- checksums
 
 
 def test_a_wrong_checksum_has_no_time(capsys):

@@ -34,7 +34,7 @@ COLUMNS = (
     "what", "case", "rows", "run", "seconds", "cpu_s", "peak_mib", "found", "checksum", "mib", "floor_s", "ratio",
     "commit", "versions", "cpu", "cores", "date",
 )  # fmt: skip
-CACHE = Path("build/benchmarks")
+CACHE, RESULTS = Path("build/benchmarks"), Path("benchmarks/results.csv")
 PACKAGES = ("travelcard", "numpy", "numba", "pyarrow", "polars", "duckdb", "chdb", "pyspark", "shapely")
 
 
@@ -118,9 +118,7 @@ def listed(text: str, known: Collection[str]) -> list[str]:
     return names
 
 
-def asked(
-    parser: argparse.ArgumentParser, arguments: list[str] | None, csv: Path = Path("benchmarks/results.csv")
-) -> argparse.Namespace:
+def asked(parser: argparse.ArgumentParser, arguments: list[str] | None, csv: Path = RESULTS) -> argparse.Namespace:
     """The options of a benchmark, with those that every one has."""
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--csv", type=Path, default=csv)
