@@ -113,7 +113,7 @@ def base(rows: pl.DataFrame) -> str:
 
 def cases(rows: pl.DataFrame) -> str:
     """Every other case beside the base case of its own rounds and nearly its size."""
-    mine = rows.filter(what="travelcard")
+    mine = of_stays(rows).filter(what="travelcard")
     beside = compared(mine, mine.filter(case="base")).filter((col("rows") / col("rows_other")).is_between(0.8, 1.25))
     others = medians(mine.filter(col("case") != "base")).join(beside, on=KEYS, how="left")
     return table(others.sort("machine", "case", "rows"), CASE | SIZE | ROUNDS | FLOOR | TIMES | times("x base a ping"))
@@ -159,7 +159,7 @@ def places(rows: pl.DataFrame) -> str:
     beside = compared(mine, mine.filter(what="travelcard, search"), "case", "rows")
     who: Columns = {
         "points": SIZE["pings"],
-        "where": CASE["case"],
+        "where": (col("case").str.strip_prefix("places "), ""),
         "what": (col("what").str.strip_suffix(", search"), ""),
     }
     rate: Columns = {"million points a second": (col("rows") / col("seconds") / 1e6, ".3g")}
@@ -181,9 +181,10 @@ def projection(rows: pl.DataFrame) -> str:
         ]
         if one["cpu"] is not None:
             more = log2(PINGS / n)
-            grown = f"{hours * max(one['cpu'], 1) ** more:.2g}"
-            how = f"a ping's time x {one['cpu']:.2f} with each of {more:.1f} doublings, as since {one['rows_other']:,}"
-            said.insert(1, ("the same if it grows on, core-hours", grown, how))
+            factor = max(one["cpu"], 1)  # what falls, the share of the start, does not fall for ever
+            grown = f"{hours * factor**more:.2g}"
+            how = f"a ping's time x {factor:.2f} with each of {more:.1f} doublings, as since {one['rows_other']:,}"
+            said.insert(2, ("the same if it grows on, core-hours", grown, how))
         if one["found"] is not None and one["mib"] is not None:
             stays, size = one["found"] * PINGS_PER_SUBSCRIBER / n, one["mib"] * 2**20 / one["found"]
             how = f"{stays:.2f} stays a number and day, {size:.1f} bytes each, {DAYS} days"

@@ -306,7 +306,8 @@ def bench(*, pings: Annotated[float, Parameter(validator=Number(gte=1e5))] = 5e6
     """How fast this machine is: decoding alone, `travelcard stays`, and the other engines that are installed, in turns.
 
     The input is made in a temporary folder. Polars is always compared; DuckDB, chDB and PySpark where they are
-    installed. `python -m travelcard.bench.stays --help` has the larger and other cases.
+    installed. It takes a minute, and two more with PySpark. `python -m travelcard.bench.stays --help` has the larger
+    and other cases.
 
     Parameters
     ----------
