@@ -178,9 +178,9 @@ def clickhouse(job: Job) -> None:
 def spark(job: Job) -> None:
     """Broadcast joins, one shuffle by subscriber, events in a sorted array for each, cut there; the parallel collector.
 
-    Slower: two windows of one partitioning (1.2 times the processor time), sorted partitions cut by NumPy in
-    `mapInArrow` (1.3), the default collector (1.2), a `groupBy` that aggregates before it shuffles (1.05), a higher
-    threshold for its hash tables (1.3). Half of 10^7 pings' processor time is the start of Java and of its compiler.
+    Slower, on a busy machine, of which only the order is to be trusted: two windows of one partitioning and sorted
+    partitions cut by NumPy in `mapInArrow` (both 1.2 times the processor time), the default collector (1.2). No clear
+    difference: a `groupBy` that aggregates before it shuffles, a higher threshold for its hash tables.
     """
     from pyspark.sql import SparkSession
 
