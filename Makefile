@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test heavy lint bench clean
+.PHONY: demo test heavy lint bench performance clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -28,8 +28,11 @@ lint: $(VENV)/ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/ready-dev
-	$(BIN)/python -m benchmarks.stays --pings 100000
+bench: $(VENV)/ready-dev  ## how fast this machine is, beside other engines
+	$(BIN)/travelcard bench
+
+performance: $(VENV)/ready-dev  ## docs/performance.md from what is on record
+	$(BIN)/python -m benchmarks.plots
 
 clean:
 	rm -rf $(VENV) build dist demo

@@ -1,4 +1,4 @@
-"""Benchmarks: a fresh process per measurement, the floor and the peers in the same rounds, no time without a checksum.
+"""What is measured beside `travelcard.bench.stays`, by the same means, and what is made of all measurements.
 
-``python -m benchmarks.stays``, ``.places``, ``.cards``, ``.card``; each takes ``--help``.
+``python -m benchmarks.cards``, ``.card``, ``.places``, ``.profile`` measure, ``.plots`` draws; each takes ``--help``.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from datetime import date
@@ -299,7 +300,10 @@ def test_a_store_that_is_none_or_damaged(folder, call, monkeypatch):
     assert "travelcard did not make" in err
 
 
-@pytest.mark.parametrize("command", [("run", "yesterday"), ("run",), ("card",), ("run", DAY, "--wrong"), ("nonsense",)])
+@pytest.mark.parametrize(
+    "command",
+    [("run", "yesterday"), ("run",), ("card",), ("run", DAY, "--wrong"), ("nonsense",), ("bench", "--pings", "10")],
+)
 def test_usage(folder, call, command):
     refused(folder, call, command=command, code=2)
 
@@ -333,6 +337,23 @@ def test_demo_prints_three_cards_and_where_the_tables_are(tmp_path, monkeypatch,
     again = call("demo")[1]
     updated = re.compile(r"更新于.*|\"seconds\": [\d.]+")
     assert updated.sub("", again) == updated.sub("", out)
+
+
+def test_bench_leaves_nothing_behind_and_no_store_alone(tmp_path):
+    """Its folder goes at its end and on Ctrl-C; the store that the environment names is somebody's own."""
+    env = {**os.environ, "TMPDIR": str(tmp_path), "TRAVELCARD_STORE": str(tmp_path / "mine"), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "travelcard", "bench", "--pings", "1e5", "--runs", "1"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("Read this first"), "the caveats come before any number"
+    assert {"floor", "travelcard", "polars"} <= {line.split(" ")[0] for line in done.stdout.splitlines()}
+    assert list(tmp_path.iterdir()) == []
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert any(line.startswith("writing") for line in process.stdout)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+        assert "Traceback" not in process.stderr.read()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_of_a_night_depends_on_the_number_of_threads(folder, call, monkeypatch):

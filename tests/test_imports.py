@@ -38,6 +38,7 @@ ORDER = [
     "spark",
     "config",
     "synth",
+    "bench",
     "cli",
     "service",
 ]
@@ -131,6 +132,11 @@ def loaded_after(code: str) -> set[str]:
 def test_importing_the_package_loads_no_dependency():
     assert not loaded_after("import travelcard") & HEAVY
     assert not loaded_after("import travelcard; travelcard.InputError, travelcard.mask, dir(travelcard)") & HEAVY
+
+
+def test_what_measures_stays_small():
+    """A measured process is never seen to take less memory than its parent had when it began."""
+    assert not loaded_after("import travelcard.cli, travelcard.bench.stays") & HEAVY
 
 
 def test_a_frame_in_and_a_frame_out_need_no_store():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 from travelcard import __version__
 from travelcard.errors import TravelcardError, hidden, mask
@@ -304,6 +305,27 @@ def demo(folder: Path = Path("demo")) -> None:
         print(f"\n--- a {kind.replace('_', ' ')}\n\n{store.card(number, as_of=as_of).text()}")
     print(f"\nThe tables are in {folder / 'store'}, every number in {folder / 'truth' / 'people.parquet'}.")
     print(f"More: travelcard explain NUMBER --config {folder / CONFIG}")
+
+
+@app.command
+def bench(*, pings: Annotated[float, Parameter(validator=Number(gte=1e5))] = 5e6, runs: int = 3) -> None:
+    """How fast this machine is: decoding alone, `travelcard stays`, and the other engines that are installed, in turns.
+
+    The input is made in a temporary folder. Polars is always compared; DuckDB, chDB and PySpark where they are
+    installed. It takes a minute, and two more with PySpark. `python -m travelcard.bench.stays --help` has the larger
+    and other cases.
+
+    Parameters
+    ----------
+    pings
+        How many, about.
+    runs
+        Rounds, of which medians are shown.
+    """
+    from travelcard.bench.stays import small
+
+    if not small(pings=pings, runs=runs):
+        sys.exit(1)
 
 
 def main(arguments: list[str] | None = None) -> None:

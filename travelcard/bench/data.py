@@ -1,9 +1,7 @@
 """The input of a benchmark, made once and kept: a synthetic country, and its cells and countries for the peers.
 
-``python -m benchmarks.data KIND FOLDER SETTINGS``, as a process of its own, so that whoever measures stays small.
+``python -m travelcard.bench.data KIND FOLDER SETTINGS``, as a process of its own, so that whoever measures stays small.
 """
-
-# ruff: noqa: PLC0415  a process loads only what it is about: importing is part of what is measured
 
 from __future__ import annotations
 
@@ -11,13 +9,19 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from benchmarks.measure import measured, python
+from travelcard.bench.measure import cores, measured, python
 
+if TYPE_CHECKING:
+    from travelcard.store import Store, Written
+
+PINGS_PER_SUBSCRIBER = 100
+SYNTHETIC = 2  # days of a store that come from pings
 CASES: dict[str, dict[str, Any]] = {
     "base": {},
     "shuffled": {"order": "shuffled"},
@@ -35,14 +39,15 @@ def made(kind: str, folder: Path, **settings: Any) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
         partial.parent.mkdir(parents=True, exist_ok=True)
         print(f"writing {folder} ...", flush=True)
-        measured(python("benchmarks.data", kind, partial, json.dumps(settings)))
+        measured(python("travelcard.bench.data", kind, partial, json.dumps(settings)))
         partial.rename(folder)
     return folder
 
 
 def about(lookup: Path) -> dict[str, Any]:
     """What `lookup` wrote of the input: rows, cells, day, start (second), text."""
-    return json.loads((lookup / "about.json").read_text())
+    facts: dict[str, Any] = json.loads((lookup / "about.json").read_text())
+    return facts
 
 
 def _country(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -94,11 +99,20 @@ def _lookup(folder: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _store(folder: Path, settings: Mapping[str, Any]) -> None:
-    """A country and the store of its stays, its cards too if asked; the pings are not kept."""
+    """A country and the store of its stays, its cards too if asked; the pings are not kept.
+
+    Only the last two days come from pings. Each day before lies in the store as one of these in turn, shifted by whole
+    days: the same subscribers in the same buckets and order, written and published as any day is.
+
+    What differs from 14 days of pings, at 100,000 subscribers: who travels does so in turns, so 4 % fewer stays, 1.5
+    places seen by a subscriber and not 2.4, 1.27 visits a card and not 1.78, a card in 144 bytes and not 195; `cards`
+    took 2.50 s of processor time and not 2.64. The laid days have no rejects and no run in the ledger.
+    """
     from travelcard import batch
     from travelcard.config import Config
 
-    _country(folder, {k: v for k, v in settings.items() if k != "cards"})
+    synthetic = min(settings["days"], SYNTHETIC)
+    _country(folder, {k: v for k, v in settings.items() if k != "cards"} | {"days": synthetic})
     config = Config.read(folder / "travelcard.toml")
     store = config.open_store()
     cells = config.cell_map(store)
@@ -106,12 +120,33 @@ def _store(folder: Path, settings: Mapping[str, Any]) -> None:
     for day in days:
         pings = config.at(config.ping_source().path)
         batch.run_stays(store, day=day, pings=pings, cells=cells, places=config.boundaries, reading=config.reading())
+    for back in range(synthetic, settings["days"]):
+        _shifted(store, days[-1 - back % synthetic], days[-1] - timedelta(days=back))
     if settings.get("cards"):
         as_of = days[-1] + timedelta(days=1)
         rules = config.rules(as_of)
         risk = config.risk_on(as_of, rules)
         batch.run_cards(store, as_of=as_of, policy=rules, places=config.boundaries, risk=risk)
     shutil.rmtree(folder / "pings")
+
+
+def _shifted(store: Store, source: date, day: date) -> None:
+    """Lay the stays of one day into the store as those of another."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from travelcard.schema import STAYS
+
+    def moved(values: Mapping[str, str], path: str) -> Written:
+        rows = store.read("stays", [path])
+        for name in ("arrive", "depart"):
+            later = pc.add(rows[name], pa.scalar(day - source))
+            rows = rows.set_column(rows.schema.get_field_index(name), name, later)
+        return store.write(STAYS, rows, {"day": day, "bucket": int(values["bucket"])})
+
+    with ThreadPoolExecutor(cores()) as pool:
+        files = list(pool.map(lambda held: moved(*held), store.files("stays", day=source)))
+    store.publish(STAYS, files, {"day": day})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The checksum of what somebody wrote as Parquet: the same whatever the order of rows, files and columns.
 
-``python -m benchmarks.check PATTERN`` prints the number of rows and the checksum. It runs as a process of its own, so
-that nobody checks its own work.
+``python -m travelcard.bench.check PATTERN`` prints the number of rows and the checksum. It runs as a process of its
+own, so that nobody checks its own work.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def mixed(words: np.ndarray) -> np.ndarray:
     """SplitMix64's finaliser: every bit of a word changes half the bits of the result."""
     words = (words ^ words >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ words >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-    return words ^ words >> np.uint64(31)
+    return np.asarray(words ^ words >> np.uint64(31))
 
 
 def words_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -36,7 +36,7 @@ def words_of(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
         ends = np.concatenate([[0], np.cumsum(pc.fill_null(column.value_lengths(), 0).to_numpy())]).astype(np.int64)
         place = np.arange(len(items)) - np.repeat(ends[:-1], np.diff(ends))
         sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(mixed(items + place.astype(np.uint64) * _STEP))])
-        return sums[ends[1:]] - sums[ends[:-1]]
+        return np.asarray(sums[ends[1:]] - sums[ends[:-1]])
     if pa.types.is_struct(kind):
         return _rows(len(column), [column.field(i) for i in range(kind.num_fields)])
     if pa.types.is_timestamp(kind):

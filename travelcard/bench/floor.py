@@ -1,9 +1,7 @@
 """The floor: Parquet files decoded as fast as we know how, and nothing done with them.
 
-``python -m benchmarks.floor polars|pyarrow PATTERN [COLUMN ...]``; all columns unless some are named.
+``python -m travelcard.bench.floor polars|pyarrow PATTERN [COLUMN ...]``; all columns unless some are named.
 """
-
-# ruff: noqa: PLC0415  a process loads only what it is about: importing is part of what is measured
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from benchmarks.measure import cores
+from travelcard.bench.measure import cores
 
 READERS = ("polars", "pyarrow")
 
