@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from bisect import bisect_left, bisect_right
@@ -142,7 +143,7 @@ class Store:
     def _filesystem(self, table: str) -> tuple[pa.fs.FileSystem, str]:
         if "://" in self.root:
             return pa.fs.FileSystem.from_uri(self.uri(table))  # type: ignore[no-any-return]
-        return pa.fs.LocalFileSystem(), str(Path(self.uri(table)).absolute())
+        return pa.fs.LocalFileSystem(), os.path.abspath(self.uri(table))
 
     def table(self, name: str) -> DeltaTable | None:
         """The newest version of a table, or None when the store has none of that name yet."""
@@ -187,6 +188,8 @@ class Store:
             raise InputError(f"{self.root} holds {layout.subscribers} subscribers, these pings have {subscribers} ones")
         layout = replace(layout, subscribers=subscribers)
         for table in TABLES.values():
+            if self.table(table.name) is not None:
+                continue
             fields = [pa.field(name, _PARTITION_TYPES[name]) for name in table.partition]
             schema = pa.schema([*fields, *_nullable(table.arrow(ids=layout.ids))])
             try:
