@@ -17,7 +17,7 @@ from travelcard.bench.measure import Found, Row, asked, cores, measured, opened,
 
 KINDS = ("uniform", "cities")
 FINDERS = ("floor", "travelcard", "shapely", "travelcard snap")
-BLOCK = 1 << 16  # rows, as many as the nightly run decides at a time
+BLOCK = 1 << 18  # rows, as many as the nightly run decides at a time
 
 
 def _points(kind: str, n: int) -> tuple[Any, Any]:

@@ -292,7 +292,7 @@ def _shared(lat, lon, place, out, box, lat0, lon0, size, cols, cand_start, cand,
 @compiled
 def _plainly_located(lat, lon, radius, out, box, lat0, lon0, size, cols, cosines):
     """The polygon of each point whose disc lies in boxes without an edge, of that polygon or of none; FAR for a point
-    in such a box; -3 = look closer.
+    in such a box; -3 and below = look closer: what its box holds, so that points of one box can be put together.
 
     `cosines` has the smallest cosine of a latitude in each row: the disc is taken a little too wide, never too narrow.
     """
@@ -309,8 +309,8 @@ def _plainly_located(lat, lon, radius, out, box, lat0, lon0, size, cols, cosines
             continue
         c0, c1 = int((x - dx - lon0) / size), min(int((x + dx - lon0) / size), cols - 1)
         k = box[min(int((y - lat0) / size), rows - 1) * cols + min(int((x - lon0) / size), cols - 1)]
-        if k == FAR:
-            out[i] = FAR
+        if k <= FAR:
+            out[i] = k
         if k < 0 or (r1 - r0 + 1) * (c1 - c0 + 1) > 16:
             continue
         whole = True
@@ -404,7 +404,8 @@ class Borders:
         boxes, edges = np.empty(count, np.int64), np.empty(count, np.int32)
         _draw(ends, lat0, lon0, size, cols, boxes, edges)
 
-        slab = np.unique((boxes // cols) * len(ends) + edges)  # edges by row, then by polygon: they come in its order
+        slab = (boxes // cols) * len(ends) + edges  # edges by row, then by polygon: they come in its order
+        slab = np.sort(slab[np.append(True, slab[1:] != slab[:-1])])  # an edge's boxes in one row come together
         slab_row, slab_edge = slab // len(ends), slab % len(ends)
         slab_ends = ends[slab_edge]
         key = slab_row * len(polygons) + owner[slab_edge]
@@ -456,7 +457,8 @@ class Borders:
         place = np.empty(len(lat), np.int32)
         _plainly_located(lat, lon, radius, place, *self.grid, np.maximum(cosines, 1e-9))
         inner = place >= 0
-        rest = np.flatnonzero(place == -3)
+        rest = np.flatnonzero(place <= -3)
+        rest = rest[np.argsort(place[rest])]  # edges are then fetched once a box: 270 ns a point instead of 700
         _located(rest, lat, lon, radius, place, inner, *self.grid, *self.candidates, *self.edges)
         close = np.flatnonzero(place == -3)
         place[close] = covering(self.polygons, lat[close], lon[close])

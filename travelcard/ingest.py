@@ -30,7 +30,7 @@ from travelcard.sources import Batch, Reading, as_text, is_number, pieces_of, te
 __all__ = ["read_pings"]
 
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_BLOCK = 1 << 16  # rows decided at a time: what is made of them stays in the second-level cache
+_BLOCK = 1 << 18  # rows decided at a time: what is made once a block no longer counts, and it is some 30 MB
 _NULL_TIME, _BAD_TIME = np.iinfo(np.int64).min, np.iinfo(np.int64).min + 1
 _WITHOUT_VALUE = [REASONS.index(reason) for reason in ("null_subscriber", "null_time", "null_cell")]
 _OUTSIDE_DAY = REASONS.index("outside_day")
