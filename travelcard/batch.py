@@ -38,7 +38,7 @@ __all__ = ["run"]
 
 Progress = Callable[[str, int, int], None]
 MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
-STAY = 200  # bytes that a stay takes on the way to its card, at most
+STAY = 280  # bytes that a stay takes on the way to its card, at most: decoded, laid out, as a visit, as a card, written
 PIECE = 1 << 19  # stays at a time: enough that their number costs nothing, few enough to be made in warm memory
 ARENA_SHARE = 0.5  # of them for pings by bucket; the rest is decoded row groups, the kernel's scratch, and Python
 MAX_REJECTED = 0.8  # the share of rejected pings above which a day is refused: its input was misread as a whole
