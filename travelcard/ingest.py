@@ -334,13 +334,16 @@ def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
     rows = np.flatnonzero(events >= REJECTED)
     reason = (events[rows] - np.uint32(REJECTED)).astype(np.int8)
     none = pa.nulls(len(rows), pa.string())
-    text = {name: as_text(column) for name, column in batch.take(rows).columns.items()}
+    lost = batch.take(rows).columns
+    text = {name: as_text(column) for name, column in lost.items() if name != "time"}
     lat, lon, accuracy = (pc.fill_null(text.get(name, none), "") for name in ("lat", "lon", "accuracy"))
     with_accuracy = pc.if_else(pc.equal(accuracy, ""), "", pc.binary_join_element_wise("", accuracy, ","))
     position = pc.binary_join_element_wise(pc.binary_join_element_wise(lat, lon, ","), with_accuracy, "")
     position = pc.if_else(pc.and_(pc.equal(lat, ""), pc.equal(lon, "")), None, position)
     where = pc.coalesce(text.get("cell", none), position, text.get("plmn", none))
-    value = pc.if_else(pa.array(np.isin(reason, _ABOUT_TIME)), text["time"], where)
+    about_time = pa.array(np.isin(reason, _ABOUT_TIME))
+    # a time takes a microsecond to write as text: only those that are asked for
+    value = pc.replace_with_mask(where, about_time, as_text(lost["time"].filter(about_time)))
     nothing = pa.array(np.isin(reason, _WITHOUT_VALUE))
     return pa.Table.from_arrays(
         [

@@ -198,8 +198,8 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
 
 def integers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """An id column as (int64, whether each is a whole number of 0 to 2**63 - 1)."""
-    if pa.types.is_int64(array.type) and not array.null_count:
-        values = array.to_numpy()
+    if pa.types.is_int64(array.type):
+        values = array.fill_null(-1).to_numpy()
         return values, values >= 0
     series = pl.Series(array).cast(pl.Int64, strict=False)
     return series.fill_null(-1).to_numpy(), (series >= 0).fill_null(False).to_numpy()

@@ -42,7 +42,7 @@ _INPUT = Table(
 # Cell before position before plmn (DESIGN 3.1). A column that is not named is read under its own name, unless it would
 # come before one that is: who names lat and lon wants positions, whatever else the file has.
 _KINDS = {"cell": 0, "lat": 1, "lon": 1, "accuracy": 1, "plmn": 2}
-_AHEAD = 1 << 23  # rows decoded before anybody asks for them
+_AHEAD = 1 << 24  # rows decoded before anybody asks for them
 _PIECE = 1 << 22  # rows: a larger row group is decoded in several goes, so that memory stays bounded
 
 
