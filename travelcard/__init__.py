@@ -13,6 +13,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Busy": "errors",
     "CellMap": "cells",
     "Card": "card",
     "GateError": "errors",
@@ -39,6 +40,7 @@ _HOME = {
 _MODULES = {"places", "synth"}  # public as modules: tc.places.china()
 
 __all__ = [
+    "Busy",
     "Card",
     "CellMap",
     "GateError",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 
 __all__ = ["command"]
@@ -29,13 +30,21 @@ def command() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # cards are Chinese, and cron's locale is C
 
-    from travelcard.cli import main  # noqa: PLC0415  after the settings
+    def stop(number: int, _: object) -> None:
+        raise KeyboardInterrupt(number)  # as Ctrl-C does: what runs is ended, what is published stays
 
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     code: object = 0
     try:
+        from travelcard.cli import main  # noqa: PLC0415  after the settings
+
         main()
-    except SystemExit as stop:
-        code = stop.code
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt as stopped:
+        sys.stderr.write("stopped: nothing more was published\n")
+        code = 128 + stopped.args[0]
     except BrokenPipeError:  # `| head`: who reads has enough
         code = 1
     except OSError as error:  # of the output: an error of any other file has become a refusal that names it

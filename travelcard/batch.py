@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from importlib.metadata import version
 from itertools import chain
 from threading import Lock, local
 from typing import Any
@@ -23,12 +21,14 @@ import pyarrow as pa
 from travelcard.buckets import Arena, gather, ranked
 from travelcard.cards import cards_of, check_risk
 from travelcard.errors import GateError, InputError
+from travelcard.gate import Gate, accepted, measures
 from travelcard.ingest import Counts, Sifted, decided, numbers, refuse_misread, sift
-from travelcard.locations import Inventory, Sieve, sieve
+from travelcard.ledger import Step, append, row_of
+from travelcard.locations import Inventory, Sieve, sieve, silent
 from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk
-from travelcard.schema import CARDS, REJECTS, RUNS, STATUSES, STAYS, a_date, bucket_of
+from travelcard.schema import CARDS, REJECTS, STATUSES, STAYS, Table, a_date, bucket_of
 from travelcard.sources import Piece, Reading, pieces_of
 from travelcard.stays import Packing, Room, stays_of_bucket, stays_table
 from travelcard.store import Layout, Store, Written
@@ -87,9 +87,10 @@ class _Hand:
                 for sifted in sift(batch, reading, wanted):
                     self._take(sifted, number)
                 continue
-            rest, elsewhere = self.arena.put_numbers(plain, wanted, number)
-            clean = len(batch) - len(rest)
-            self.counts.add(Counts(clean, naive=plain.guessed * clean, naive_elsewhere=plain.guessed * elsewhere))
+            rest, quarters = self.arena.put_numbers(plain, wanted, number)
+            clean, local = len(batch) - len(rest), wanted.local // 900
+            elsewhere = int(quarters[max(local, 0) : local + 96].sum()) if plain.guessed else 0
+            self.counts.add(Counts(clean, naive=plain.guessed * clean, naive_elsewhere=elsewhere, quarters=quarters))
             if len(rest):
                 self._take(decided(batch.take(rest), reading, wanted), number)
 
@@ -150,19 +151,6 @@ def _packing(pieces: Sequence[Piece], places: int) -> Packing | None:
     return packing if max(highest for _, highest in spans) - packing.base < packing.ids else None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a step of a run did, as it is reported and kept in the ledger."""
-
-    step: str
-    day: date
-    seconds: float
-    counts: Mapping[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"step": self.step, "day": self.day.isoformat(), **self.counts, "seconds": round(self.seconds, 3)}
-
-
 def run_stays(
     store: Store,
     *,
@@ -172,20 +160,23 @@ def run_stays(
     places: Places | None = None,
     reading: Reading | None = None,
     max_rejected: float = MAX_REJECTED,
+    gate: Gate | None = None,
+    accept: str | None = None,
     memory: int = MEMORY,
     progress: Progress = _quiet,
 ) -> Step:
     """The first half of a night: one day's pings to that day's stays and rejects, in one transaction each.
 
     Whatever the store held for the day is replaced. Raises `InputError` for input that cannot be read and `GateError`
-    when more than `max_rejected` of the pings are rejected; either way nothing is published.
+    when more than `max_rejected` of the pings are rejected, or a limit of the `gate` is broken and nobody says in
+    `accept` why that is right; either way nothing is published.
     """
     began, started = time.perf_counter(), datetime.now(UTC)
     reading = reading or Reading()
     layout = store.layout
     wanted = sieve(day, cells=cells, places=places, tz=layout.tz)
     pieces = pieces_of(pings, reading, day)
-    with ExitStack() as spilled:
+    with store.writing(f"the stays of {day}"), ExitStack() as spilled:
         hands = _read(pieces, reading, wanted, store, memory, progress, spilled)
         counts = Counts()
         for hand in hands:
@@ -214,23 +205,27 @@ def run_stays(
                 subscribers += people
                 merged += repeated
                 progress("stays", len(files), layout.buckets)
-    rejects = [table for hand in hands for table in hand.rejects]
-    lost = pa.concat_tables([REJECTS.arrow().empty_table(), *rejects]).sort_by(
-        [("file", "ascending"), ("row", "ascending")]
-    )
-    store.publish(REJECTS, [store.write(REJECTS, lost, {"day": day})] if len(lost) else [], {"day": day})
-    store.publish(STAYS, files, {"day": day})
-    summary = {
-        "read": counts.read,
-        "clean": counts.clean,
-        "merged": merged,
-        "rejected": counts.by_reason(),
-        "subscribers": subscribers,
-        "stays": sum(f.rows for f in files),
-        "spilled": sum(arena.spilled for arena in arenas),
-    }
-    step = Step("stays", day, time.perf_counter() - began, summary)
-    _record(store, step, started, settings={"files": sorted({piece.file for piece in pieces})})
+        rejects = [table for hand in hands for table in hand.rejects]
+        lost = pa.concat_tables([REJECTS.arrow().empty_table(), *rejects]).sort_by(
+            [("file", "ascending"), ("row", "ascending")]
+        )
+        kept = [store.write(REJECTS, lost, {"day": day})] if len(lost) else []
+        summary = {
+            "read": counts.read,
+            "clean": counts.clean,
+            "merged": merged,
+            "rejected": counts.by_reason(),
+            "subscribers": subscribers,
+            "stays": sum(f.rows for f in files),
+            "spilled": sum(arena.spilled for arena in arenas),
+        }
+        step = Step("stays", day, time.perf_counter() - began, summary)
+        row = row_of(
+            store, step, started, settings={"max_rejected": max_rejected, "memory": memory},
+            files=sorted({piece.file for piece in pieces}), silent=silent(wanted),
+            hours=counts.quarters[: wanted.length // 900].reshape(-1, 4).sum(axis=1).tolist(),
+        )  # fmt: skip
+        _publish(store, row, gate, accept, [(REJECTS, kept), (STAYS, files)])
     return step
 
 
@@ -260,82 +255,89 @@ def run_cards(
     places: Places,
     risk: Risk | None = None,
     statuses: Any = None,
+    gate: Gate | None = None,
+    accept: str | None = None,
     memory: int = MEMORY,
     progress: Progress = _quiet,
 ) -> Step:
     """The second half of a night: the stays of the window to every subscriber's card, in one transaction.
 
     No ping is read, so a changed policy or risk list runs just this. Days of the window that were never run are in the
-    result as `missing`; with none at all it raises `InputError`.
+    result as `missing`; with none at all it raises `InputError`. `gate` and `accept` as in `run_stays`.
     """
     began, started = time.perf_counter(), datetime.now(UTC)
     if not store.exists:
         raise InputError(f"{store.root} holds no stays yet: run `travelcard run DAY` first")
-    layout = store.create(store.layout.subscribers)
-    first, _ = window_of(as_of, policy.days)
-    window = [first + timedelta(days=i) for i in range(policy.days)]
-    held = set(store.days("stays"))
-    missing = [day for day in window if day not in held]
-    if len(missing) == len(window):
-        raise InputError(
-            f"no day of the window of {as_of} ({window[0]} to {window[-1]}) was ever run: nothing published"
-        )
-    paths: dict[int, list[str]] = {}
-    for values, path in store.files("stays"):
-        if date.fromisoformat(values["day"]) in window:
-            paths.setdefault(int(values["bucket"]), []).append(path)
-    corrections = store.corrections()
-    about = {
-        "policy": json.dumps(policy.as_dict()),
-        "risk_date": risk.date.isoformat() if risk is not None and risk.date is not None else None,
-        "missing": [day.isoformat() for day in missing],
-        "made": datetime.now(UTC).isoformat(),
-    }
-    known = {} if statuses is None else _by_bucket(statuses, layout)
-    columns = [name for name in NEEDED if name != "inner" or policy.border == "inner"]
-    rows = min(PIECE, memory // (2 * _workers() * STAY))
+    with store.writing(f"the cards as of {as_of}"):
+        layout = store.create(store.layout.subscribers)
+        first, _ = window_of(as_of, policy.days)
+        window = [first + timedelta(days=i) for i in range(policy.days)]
+        held = set(store.days("stays"))
+        missing = [day for day in window if day not in held]
+        if len(missing) == len(window):
+            raise InputError(
+                f"no day of the window of {as_of} ({window[0]} to {window[-1]}) was ever run: nothing published"
+            )
+        paths: dict[int, list[str]] = {}
+        for values, path in store.files("stays"):
+            if date.fromisoformat(values["day"]) in window:
+                paths.setdefault(int(values["bucket"]), []).append(path)
+        corrections = store.corrections()
+        about = {
+            "policy": json.dumps(policy.as_dict()),
+            "risk_date": risk.date.isoformat() if risk is not None and risk.date is not None else None,
+            "missing": [day.isoformat() for day in missing],
+            "stays": {d.isoformat(): edition for d, edition in store.editions("stays").items() if d in window},
+            "made": datetime.now(UTC).isoformat(),
+        }
+        known = {} if statuses is None else _by_bucket(statuses, layout)
+        columns = [name for name in NEEDED if name != "inner" or policy.border == "inner"]
+        rows = min(PIECE, memory // (2 * _workers() * STAY))
 
-    def parts(bucket: int, counted: Counter[str]) -> Iterator[pa.Table]:
-        status = known.get(bucket)
-        for low, high, days in store.stays_by_range(sorted(paths.get(bucket, [])), columns, rows):
-            visits = visits_of_runs(
-                days, as_of=as_of, policy=policy, tz=layout.tz, max_silence=layout.max_silence_s,
-                corrections=corrections, transit=False,
-            )  # fmt: skip
-            mine = None if status is None else status.filter(_within(low, high))
-            made = cards_of(visits, as_of=as_of, policy=policy, risk=risk, statuses=mine, places=places, tz=layout.tz)
-            for colour in made["colour"].value_counts():
-                counted[colour["values"].as_py()] += colour["counts"].as_py()
-            if len(made):
-                yield made
+        def parts(bucket: int, counted: Counter[str]) -> Iterator[pa.Table]:
+            status = known.get(bucket)
+            for low, high, days in store.stays_by_range(sorted(paths.get(bucket, [])), columns, rows):
+                visits = visits_of_runs(
+                    days, as_of=as_of, policy=policy, tz=layout.tz, max_silence=layout.max_silence_s,
+                    corrections=corrections, transit=False,
+                )  # fmt: skip
+                mine = None if status is None else status.filter(_within(low, high))
+                made = cards_of(
+                    visits, as_of=as_of, policy=policy, risk=risk, statuses=mine, places=places, tz=layout.tz
+                )
+                for colour in made["colour"].value_counts():
+                    counted[colour["values"].as_py()] += colour["counts"].as_py()
+                if len(made):
+                    yield made
 
-    def task(bucket: int) -> tuple[Written | None, Counter[str]]:
-        counted: Counter[str] = Counter()
-        made = parts(bucket, counted)
-        first = next(made, None)
-        if first is None:
-            return None, counted
-        return store.write(CARDS, chain([first], made), {"as_of": as_of, "bucket": bucket}, about), counted
+        def task(bucket: int) -> tuple[Written | None, Counter[str]]:
+            counted: Counter[str] = Counter()
+            made = parts(bucket, counted)
+            first = next(made, None)
+            if first is None:
+                return None, counted
+            return store.write(CARDS, chain([first], made), {"as_of": as_of, "bucket": bucket}, about), counted
 
-    files: list[Written] = []
-    colours: Counter[str] = Counter()
-    with _pool() as pool:
-        for done, (written, counted) in enumerate(pool.map(task, range(layout.buckets)), 1):
-            files += [written] if written is not None else []
-            colours += counted
-            progress("cards", done, layout.buckets)
-    store.publish(CARDS, files, {"as_of": as_of})
-    summary = {
-        "policy": policy.id,
-        "policy_hash": policy.hash,
-        "risk_date": about["risk_date"],
-        "risk_unmatched": [] if risk is None else risk.unmatched_names,
-        "missing": about["missing"],
-        "subscribers": sum(f.rows for f in files),
-        "cards": dict(sorted(colours.items())),
-    }
-    step = Step("cards", as_of, time.perf_counter() - began, summary)
-    _record(store, step, started, settings={"policy": policy.as_dict()})
+        files: list[Written] = []
+        colours: Counter[str] = Counter()
+        with _pool() as pool:
+            for done, (written, counted) in enumerate(pool.map(task, range(layout.buckets)), 1):
+                files += [written] if written is not None else []
+                colours += counted
+                progress("cards", done, layout.buckets)
+        summary = {
+            "policy": policy.id,
+            "policy_hash": policy.hash,
+            "risk_date": about["risk_date"],
+            "risk_unmatched": [] if risk is None else risk.unmatched_names,
+            "missing": about["missing"],
+            "subscribers": sum(f.rows for f in files),
+            "cards": dict(sorted(colours.items())),
+        }
+        step = Step("cards", as_of, time.perf_counter() - began, summary)
+        listed = None if risk is None else len(risk.levels_on(as_of))
+        row = row_of(store, step, started, settings={"policy": policy.as_dict()}, risk_places=listed)
+        _publish(store, row, gate, accept, [(CARDS, files)])
     return step
 
 
@@ -358,31 +360,27 @@ def _by_bucket(statuses: Any, layout: Layout) -> dict[int, pl.DataFrame]:
 # ---------------------------------------------------------------------------------------------------- the night
 
 
-def _record(store: Store, step: Step, started: datetime, settings: Mapping[str, Any]) -> None:
-    """One row of the ledger: what ran, on what, with what."""
-    packages = ("travelcard", "numpy", "numba", "pyarrow", "polars", "h3", "deltalake")
-    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
-    counts = step.counts
-    row = {
-        "day": step.day,
-        "what": step.step,
-        "started": started,
-        "seconds": step.seconds,
-        "read": counts.get("read", 0),
-        "clean": counts.get("clean", 0),
-        "merged": counts.get("merged", 0),
-        "rejected": list(counts.get("rejected", {}).items()),
-        "subscribers": counts["subscribers"],
-        "cards": list(counts.get("cards", {}).items()),
-        "policy": counts.get("policy"),
-        "policy_hash": counts.get("policy_hash"),
-        "risk_date": date.fromisoformat(counts["risk_date"]) if counts.get("risk_date") else None,
-        "missing": [date.fromisoformat(day) for day in counts.get("missing", [])],
-        "versions": json.dumps(versions),
-        "settings": json.dumps({**settings, "layout": {s: getattr(store.layout, s) for s in store.layout.__slots__}}),
-    }
-    table = pa.Table.from_pylist([row], schema=RUNS.arrow())
-    store.publish(RUNS, [store.write(RUNS, table, {})])
+def _publish(
+    store: Store,
+    row: dict[str, Any],
+    gate: Gate | None,
+    accept: str | None,
+    written: Sequence[tuple[Table, Sequence[Written]]],
+) -> None:
+    """Publish what a step wrote, and put it on record; or, where a limit is broken, take it back and refuse.
+
+    `accept` says why it is published all the same.
+    """
+    broken = (gate or Gate()).broken(store, row["what"], row["day"], measures(row), row["policy_hash"])
+    if broken and accept is None:
+        for table, files in written:
+            store.discard(table, files)
+        raise GateError("\n".join([*broken, "nothing published: --accept WHY (accept=) does it all the same"]))
+    if broken:
+        row["accepted"] = f"{accepted(accept or '')} ({'; '.join(broken)})"
+    for table, files in written:
+        store.publish(table, files, {table.partition[0]: row["day"]})
+    append(store, row)
 
 
 def run(
@@ -400,6 +398,8 @@ def run(
     timezone: str | None = None,
     subscriber_type: str | None = None,
     max_rejected: float = MAX_REJECTED,
+    gate: Gate | None = None,
+    accept: str | None = None,
     memory: int = MEMORY,
 ) -> tuple[Step, Step]:
     """One night: the stays of `day`, then every card as of the day after.
@@ -424,6 +424,8 @@ def run(
         A table `subscriber`, `status`, `from`, `to`.
     max_rejected
         The share of rejected pings above which the day is refused.
+    gate, accept
+        Limits that the night's numbers must keep; why they are published though they do not.
     memory
         Bytes that the run may take; pings for which there is no room wait on disk, in the store's folder.
 
@@ -444,7 +446,10 @@ def run(
     check_risk(risk, rules, as_of)
     first = run_stays(
         store, day=day, pings=pings, cells=cells, places=places, reading=reading, max_rejected=max_rejected,
+        gate=gate, accept=accept, memory=memory,
+    )  # fmt: skip
+    second = run_cards(
+        store, as_of=as_of, policy=rules, places=places, risk=risk, statuses=statuses, gate=gate, accept=accept,
         memory=memory,
     )  # fmt: skip
-    second = run_cards(store, as_of=as_of, policy=rules, places=places, risk=risk, statuses=statuses, memory=memory)
     return first, second

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from travelcard.compiled import compiled, shift_of
 from travelcard.errors import InputError
-from travelcard.ingest import Numbers, Sifted, second_of
+from travelcard.ingest import QUARTERS, Numbers, Sifted, second_of
 from travelcard.locations import Sieve, expect, location_of
 from travelcard.schema import REJECTED, SECOND_SHIFT
 from travelcard.sources import text_bytes
@@ -86,17 +86,33 @@ def _put_rows(chunks, words, who, events, shift, piece, row):
 
 @compiled
 def _put_numbers(
-    chunks, most, ids, words, times, cells, valid, unit, start, length, base, table, shift, local, piece, row, rest, n
+    chunks,
+    most,
+    ids,
+    words,
+    times,
+    cells,
+    valid,
+    unit,
+    start,
+    length,
+    base,
+    table,
+    shift,
+    piece,
+    row,
+    quarters,
+    rest,
+    n,
 ):
-    """Decide rows of numbers and write the clean pings, from a row on: (row reached, left over, on the local day).
+    """Decide rows of numbers and write the clean pings, from a row on: (row reached, left over).
 
     Clean in this one pass is what is plainly so; the other rows are listed in `rest`, after its first `n`. `most` is
-    how many ids there may be from the chunks' base on, `valid` a bitmap of the rows without a null. The last number is
-    of pings on the day if their times are taken for local ones.
+    how many ids there may be from the chunks' base on, `valid` a bitmap of the rows without a null. The pings of each
+    quarter of an hour are counted in `quarters`.
     """
     begin, span = start * unit, np.uint64(length * unit)
     slots = shift_of(table)
-    elsewhere = 0
     for i in range(row, len(ids)):
         since = np.uint64(times[i] - begin)  # wraps round for what lies before the day, as ids do below
         expect(cells, i, base, table, slots)
@@ -105,12 +121,12 @@ def _put_numbers(
         if whole and np.uint64(ids[i] - chunks.base) < most and since < span and location >= 0:
             second = second_of(since, unit)
             if not _put(chunks, words[i], ids[i], second << shift | np.uint64(location), piece):
-                return i, n, elsewhere
-            elsewhere += local <= np.int64(second) < local + 86_400
+                return i, n
+            quarters[second // np.uint64(900)] += 1
         else:
             rest[n] = i
             n += 1
-    return len(ids), n, elsewhere
+    return len(ids), n
 
 
 @compiled(inline="always")
@@ -299,20 +315,20 @@ class Arena:
         while (row := _put_rows(self._chunks, words, ids, sifted.events, shift, piece, row)) < len(sifted.events):
             self._spill()
 
-    def put_numbers(self, numbers: Numbers, sieve: Sieve, piece: int) -> tuple[np.ndarray, int]:
-        """Add what is plainly clean of a batch: (the rows left over, pings on the day if times are local)."""
+    def put_numbers(self, numbers: Numbers, sieve: Sieve, piece: int) -> tuple[np.ndarray, np.ndarray]:
+        """Add what is plainly clean of a batch: (the rows left over, how many pings each quarter of an hour has)."""
         ids, words = self._numbered(numbers.ids)
         rest = np.empty(len(ids), np.int32)
-        row = left = elsewhere = 0
+        quarters = np.zeros(QUARTERS, np.int64)
+        row = left = 0
         while True:
-            row, left, more = _put_numbers(
+            row, left = _put_numbers(
                 self._chunks, self._most, ids, words, numbers.times, numbers.cells, numbers.valid, numbers.unit,
                 sieve.start, sieve.length, sieve.cell_base, sieve.cell_table, np.uint64(self.packing.shift),
-                sieve.local, piece, row, rest, left,
+                piece, row, quarters, rest, left,
             )  # fmt: skip
-            elsewhere += more
             if row == len(ids):
-                return rest[:left].copy(), elsewhere
+                return rest[:left].copy(), quarters
             self._spill()
 
     def _held(self, bucket: int) -> list[_Run]:

@@ -15,10 +15,11 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from travelcard import __version__
-from travelcard.errors import TravelcardError, hidden, mask
+from travelcard.errors import GateError, TravelcardError, hidden, mask
 
 if TYPE_CHECKING:
     from travelcard.config import Config
+    from travelcard.store import Store
 
 __all__ = ["main"]
 
@@ -27,9 +28,13 @@ app = App(
     help="From telecom location records to each number's travel card.",
     version=__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # the process says what came of it
 )
 PolicyName = Annotated[
     str | None, Parameter(name="--policy", help='A preset, "dated", or a .toml file; as configured by default.')
+]
+Accept = Annotated[
+    str | None, Parameter(name="--accept", help="Why it is published though the quality gate refuses it.")
 ]
 ConfigPath = Annotated[Path, Parameter(name="--config", help="The configuration file.")]
 CONFIG = Path("travelcard.toml")
@@ -77,7 +82,9 @@ def _words(value: Any) -> str:
 
 
 @app.command
-def run(day: date, *, config: ConfigPath = CONFIG, policy: PolicyName = None) -> None:
+def run(
+    day: date, *, config: ConfigPath = CONFIG, policy: PolicyName = None, accept: Accept = None
+) -> None:  # fmt: skip
     """The nightly run: the stays of DAY, then every card as of the day after.
 
     Parameters
@@ -88,13 +95,17 @@ def run(day: date, *, config: ConfigPath = CONFIG, policy: PolicyName = None) ->
     from travelcard.schema import a_date
 
     settings = _settings(config)
-    second = _second_half(settings, a_date(day, "day") + timedelta(days=1), policy)  # refused before a ping is read
-    _stays(settings, day)
-    second()
+    store = settings.open_store()
+    as_of = a_date(day, "day") + timedelta(days=1)
+    second = _second_half(settings, store, as_of, policy, accept)  # refused before a ping is read
+    with store.writing(f"the run of {day}"):
+        _stays(settings, store, day, accept)
+        second()
+    _warn_of_stale(store)
 
 
 @app.command
-def stays(day: date, *, config: ConfigPath = CONFIG) -> None:
+def stays(day: date, *, config: ConfigPath = CONFIG, accept: Accept = None) -> None:
     """The first half of a night: the pings of DAY to its stays.
 
     Parameters
@@ -102,19 +113,51 @@ def stays(day: date, *, config: ConfigPath = CONFIG) -> None:
     day
         The day to process, YYYY-MM-DD. What the store holds for it is replaced.
     """
-    _stays(_settings(config), day)
+    settings = _settings(config)
+    store = settings.open_store()
+    _stays(settings, store, day, accept)
+    _warn_of_stale(store)
 
 
 @app.command
-def cards(as_of: date, *, config: ConfigPath = CONFIG, policy: PolicyName = None) -> None:
+def cards(
+    as_of: date | None = None, *, stale: Annotated[bool, Parameter(negative="")] = False, config: ConfigPath = CONFIG,
+    policy: PolicyName = None, accept: Accept = None,
+) -> None:  # fmt: skip
     """The second half, alone: every card as of AS_OF from the stays in the store; no ping is read.
 
     Parameters
     ----------
     as_of
         The day on which the cards are shown, YYYY-MM-DD.
+    stale
+        Instead of one date, every date whose cards were made before a day of their window was run again.
     """
-    _second_half(_settings(config), as_of, policy)()
+    from travelcard.errors import InputError
+
+    if (as_of is None) != stale:
+        raise InputError("name one date, AS_OF, or --stale for every date that is out of date")
+    settings = _settings(config)
+    store = settings.open_store()
+    with store.writing("the cards"):
+        for date_ in store.stale() if as_of is None else [as_of]:
+            _second_half(settings, store, date_, policy, accept)()
+
+
+@app.command
+def expire(as_of: date, *, config: ConfigPath = CONFIG) -> None:
+    """Remove what no card from AS_OF on needs, and every file that no table names.
+
+    Parameters
+    ----------
+    as_of
+        The oldest date whose cards can still be made: stays before its window go, and a margin later (see [retention]).
+    """
+    from travelcard.retention import expire as remove
+
+    settings = _settings(config)
+    days = settings.rules(as_of).days
+    _tell(remove(settings.open_store(), as_of=as_of, days=days, margin=settings.retention.margin).as_dict())
 
 
 def _settings(config: Path) -> Config:
@@ -123,7 +166,13 @@ def _settings(config: Path) -> Config:
     return Config.read(config)
 
 
-def _stays(settings: Config, day: date) -> None:
+def _warn_of_stale(store: Store) -> None:
+    if late := store.stale():
+        dates = ", ".join(map(str, late))
+        print(f"stale: the cards as of {dates}; `travelcard cards --stale` makes them anew", file=sys.stderr)
+
+
+def _stays(settings: Config, store: Store, day: date, accept: str | None = None) -> None:
     from travelcard.sources import begun, pieces_of
 
     source, reading = settings.ping_source(), settings.reading()
@@ -132,7 +181,6 @@ def _stays(settings: Config, day: date) -> None:
 
     from travelcard.batch import run_stays
 
-    store = settings.open_store()
     with _progress() as progress:
         step = run_stays(
             store,
@@ -142,28 +190,33 @@ def _stays(settings: Config, day: date) -> None:
             places=settings.boundaries,
             reading=reading,
             progress=progress,
+            accept=accept,
             **settings.limits(),
         )
     _tell(step.as_dict())
 
 
-def _second_half(settings: Config, as_of: date, policy: str | None) -> Callable[[], None]:
+def _second_half(
+    settings: Config, store: Store, as_of: date, policy: str | None, accept: str | None = None
+) -> Callable[[], None]:
     """The cards of a date, ready to be made: policy, list of risk areas and status list are read now."""
-    from travelcard.batch import MEMORY, run_cards
-
     rules = settings.rules(as_of, policy)
     risk, statuses = settings.risk_on(as_of, rules), settings.status_list(as_of)
 
     def make() -> None:
+        from travelcard.batch import MEMORY, run_cards
+
         with _progress() as progress:
             step = run_cards(
-                settings.open_store(),
+                store,
                 as_of=as_of,
                 policy=rules,
                 places=settings.boundaries,
                 risk=risk,
                 statuses=statuses,
                 memory=settings.memory or MEMORY,
+                gate=settings.quality_gate(),
+                accept=accept,
                 progress=progress,
             )
         _tell(step.as_dict())
@@ -291,11 +344,11 @@ def demo(folder: Path = Path("demo")) -> None:
         partial.rename(folder)
     days = sorted(date.fromisoformat(path.name) for path in (folder / "pings").iterdir())
     settings = _settings(folder / CONFIG)
-    for day in days:
-        _stays(settings, day)
-    as_of = days[-1] + timedelta(days=1)
-    _second_half(settings, as_of, None)()
     store = settings.open_store()
+    for day in days:
+        _stays(settings, store, day)
+    as_of = days[-1] + timedelta(days=1)
+    _second_half(settings, store, as_of, None)()
     people = pq.read_table(folder / "truth" / "people.parquet").to_pylist()
     rows = store.frame("cards", as_of=as_of).select("subscriber", "visits").iter_rows()
     marked = {number for number, visits in rows if any(visit["marked"] for visit in visits)}
@@ -335,10 +388,11 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()
     except CycloptsError as error:
         _end(f"usage: {hidden(str(error))}", 2)
+    except GateError as error:  # one line for each limit
+        print("\n".join(f"refused: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        sys.exit(error.exit_code)
     except TravelcardError as error:
         _end(f"refused: {_QUOTED.sub(lambda number: mask(number[0]), str(error))}", error.exit_code)
-    except KeyboardInterrupt:
-        _end("stopped: nothing more was published", 130)
 
 
 _QUOTED = re.compile(r"(?<=['\"])\d{11,}(?=['\"])")  # an argument that a message repeats

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr, Valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from travelcard.errors import InputError
+from travelcard.gate import Gate, Limit
 from travelcard.places import Places, china, from_file
 from travelcard.policy import Policy
 from travelcard.risk import Risk, dated_lists, join_risk, read_risk, risk_in_force
@@ -73,10 +74,30 @@ class Listed(_Section):
     path: str
 
 
-class Gate(_Section):
-    """Above which share of rejected pings a day is refused."""
+class LimitOf(_Section):
+    """As `gate.Limit`."""
+
+    min: float | None = None
+    max: float | None = None
+    sigmas: float | None = Field(default=None, gt=0)
+    fall: float | None = Field(default=None, ge=0, le=1)
+    rise: float | None = Field(default=None, ge=0)
+
+
+class GateSection(_Section):
+    """What a night must keep to be published: above which share of rejected pings a day was misread, and limits of what
+    is measured, by name.
+    """
 
     max_rejected: float | None = Field(default=None, ge=0, le=1)
+    look_back: int = Field(default=14, ge=1)
+    limits: Mapping[str, LimitOf] = Field(default_factory=dict)
+
+
+class Retention(_Section):
+    """How many days longer than the window stays and cards are kept."""
+
+    margin: int = Field(default=0, ge=0)
 
 
 class Config(BaseSettings):
@@ -99,7 +120,8 @@ class Config(BaseSettings):
     policy: PolicyChoice = PolicyChoice()
     risk: Listed | None = None
     statuses: Listed | None = None
-    gate: Gate = Gate()
+    gate: GateSection = GateSection()
+    retention: Retention = Retention()
     _root: Path = PrivateAttr(default=Path())
 
     @classmethod
@@ -153,8 +175,13 @@ class Config(BaseSettings):
 
     def limits(self) -> dict[str, Any]:
         """What a run is limited to, as far as the file says."""
-        given = {"memory": self.memory, "max_rejected": self.gate.max_rejected}
+        given = {"memory": self.memory, "max_rejected": self.gate.max_rejected, "gate": self.quality_gate()}
         return {name: value for name, value in given.items() if value is not None}
+
+    def quality_gate(self) -> Gate:
+        """The gate with its own limits, those of the file over them."""
+        given = {name: Limit(**limit.model_dump()) for name, limit in self.gate.limits.items()}
+        return Gate({**Gate().limits, **given}, self.gate.look_back)
 
     def ping_source(self) -> Pings:
         if self.pings is None:

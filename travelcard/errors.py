@@ -4,12 +4,13 @@ TravelcardError
   InputError(ValueError)        a table, file or option that does not fit
   NotFound(LookupError)         no such subscriber, day, place or preset
   GateError(RuntimeError)       a quality gate refused; nothing was published
+  Busy(RuntimeError)            somebody else is writing the store
   MissingExtra(ImportError)     names the extra to install
 """
 
 import re
 
-__all__ = ["GateError", "InputError", "MissingExtra", "NotFound", "TravelcardError", "hidden", "mask"]
+__all__ = ["Busy", "GateError", "InputError", "MissingExtra", "NotFound", "TravelcardError", "hidden", "mask"]
 
 
 class TravelcardError(Exception):
@@ -28,6 +29,10 @@ class NotFound(TravelcardError, LookupError):
 
 class GateError(TravelcardError, RuntimeError):
     """A quality gate refused the result; nothing was published."""
+
+
+class Busy(TravelcardError, RuntimeError):
+    """Another process is writing the store; the message says which."""
 
 
 class MissingExtra(TravelcardError, ImportError):

@@ -30,6 +30,7 @@ from travelcard.sources import Batch, Reading, as_text, is_number, pieces_of, te
 __all__ = ["read_pings"]
 
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+QUARTERS = 100  # of an hour, that the longest day has: 25 hours
 _BLOCK = 1 << 18  # rows decided at a time: what is made once a block no longer counts, and it is some 30 MB
 _NULL_TIME, _BAD_TIME = np.iinfo(np.int64).min, np.iinfo(np.int64).min + 1
 _WITHOUT_VALUE = [REASONS.index(reason) for reason in ("null_subscriber", "null_time", "null_cell")]
@@ -217,6 +218,7 @@ class Counts:
     located_swapped: int = 0
     naive: int = 0
     naive_elsewhere: int = 0  # naive times on the day when read in the store's time zone
+    quarters: np.ndarray = field(default_factory=lambda: np.zeros(QUARTERS, np.int64))  # clean pings in each
 
     @property
     def clean(self) -> int:
@@ -308,7 +310,8 @@ def decided(batch: Batch, reading: Reading, sieve: Sieve) -> Sifted:
     times, unit, guessed = _times(columns["time"], reading)
     locations, by_position = locations_of(columns, len(batch), sieve)
     events, rejected = _events(usable, times, unit, sieve.start, sieve.length, locations)
-    counts = Counts(read=len(batch), rejected=rejected)
+    quarter = (events[events < REJECTED] >> np.uint32(SECOND_SHIFT)) // np.uint32(900)
+    counts = Counts(read=len(batch), rejected=rejected, quarters=np.bincount(quarter, minlength=QUARTERS))
     if by_position is not None:
         _count_swapped(counts, columns, by_position, locations, sieve)
     if guessed:

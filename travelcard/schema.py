@@ -376,6 +376,12 @@ RUNS = Table(
         Column("missing", pa.list_(pa.date32()), ("list",)),
         Column("versions", pa.string(), _TEXT),
         Column("settings", pa.string(), _TEXT),
+        Column("files", pa.list_(pa.string()), ("list",)),
+        Column("hours", pa.list_(pa.int64()), ("list",)),
+        Column("silent", pa.int64(), _INT, nullable=True),
+        Column("silent_cells", pa.list_(pa.string()), ("list",)),
+        Column("risk_places", pa.int64(), _INT, nullable=True),
+        Column("accepted", pa.string(), _TEXT, nullable=True),
     ),
 )
 

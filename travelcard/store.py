@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
@@ -11,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from travelcard.card import Card
 from travelcard.errors import InputError, NotFound, mask
 from travelcard.explain import Explanation, explain
+from travelcard.lock import held
 from travelcard.places import Places
 from travelcard.policy import Policy
 from travelcard.risk import Risk
@@ -90,6 +92,11 @@ class _Footer:
         groups = [file.metadata.row_group(g).column(0).statistics for g in range(file.metadata.num_row_groups)]
         return cls(file, [group.min for group in groups], [group.max for group in groups])
 
+    def about(self) -> dict[str, Any]:
+        """What was written about the file."""
+        found: dict[str, Any] = json.loads((self.file.metadata.metadata or {}).get(b"travelcard", b"{}"))
+        return found
+
 
 def _walked(path: str, footer: _Footer, ends: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Table]:
     """A sorted file in parts: its subscribers before each of `ends`, at last the rest (None). None is decoded twice."""
@@ -126,6 +133,7 @@ class Store:
         self._tables: dict[str, DeltaTable] = {}
         self._listed: dict[str, tuple[int, list[tuple[dict[str, str], str]]]] = {}  # files by version
         self._footers: dict[str, _Footer] = {}
+        self._writing = False
 
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
@@ -212,6 +220,23 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------ writing
 
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Be the one who writes this store while something is done; raises `Busy` while another process is.
+
+        Whoever has it already keeps it: a night takes it once for its steps.
+        """
+        if self._writing:
+            yield
+            return
+        name = hashlib.sha256(self.root.encode()).hexdigest()[:16] if "://" in self.root else "store"
+        with held(self.scratch / f"{name}.lock", f"{what} of {self.root}"):
+            self._writing = True
+            try:
+                yield
+            finally:
+                self._writing = False
+
     def write(
         self,
         table: Table,
@@ -259,6 +284,12 @@ class Store:
             raise InputError(f"{self.root} cannot be written: {_first_line(error)}") from error
         return Written(path, size, written, text)
 
+    def discard(self, table: Table, files: Iterable[Written]) -> None:
+        """Remove files that were written and are not to be published."""
+        filesystem, base = self._filesystem(table.name)
+        for file in files:
+            filesystem.delete_file(f"{base}/{file.path}")
+
     def publish(self, table: Table, files: Iterable[Written], partition: Mapping[str, date] | None = None) -> None:
         """One transaction: these files are from now on all that a day (or as_of) holds; without one, they are added.
 
@@ -299,6 +330,47 @@ class Store:
             self._listed[name] = handle.version(), listed
         wanted = {key: str(value) for key, value in partition.items()}
         return [(values, path) for values, path in listed if wanted.items() <= values.items()]
+
+    def editions(self, name: str) -> dict[date, str]:
+        """For each day (or as_of date) of a table, a text that is another one after it was run again."""
+        names: dict[date, list[str]] = {}
+        for values, path in self.files(name):
+            names.setdefault(date.fromisoformat(values[TABLES[name].partition[0]]), []).append(path)
+        return {day: hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16] for day, paths in names.items()}
+
+    def about(self, as_of: date) -> dict[str, Any]:
+        """What was written about the cards of a date; empty where the store has none."""
+        files = self.files("cards", as_of=as_of)
+        return self._footer("cards", files[0][1]).about() if files else {}
+
+    def stale(self) -> list[date]:
+        """The dates whose cards were made from other stays than the store now holds, ascending.
+
+        A day that was run again, with late hours or without a fault, makes every card stale whose window holds it.
+        """
+        held = {day.isoformat(): edition for day, edition in self.editions("stays").items()}
+        out = []
+        for as_of in self.days("cards"):
+            about = self.about(as_of)
+            window = {*about["stays"], *about["missing"]}
+            if {day: held[day] for day in window & held.keys()} != about["stays"]:
+                out.append(as_of)
+        return out
+
+    def vacuum(self) -> tuple[int, int]:
+        """Remove the files that are no part of any table now, whoever left them: (files, bytes)."""
+        files = size = 0
+        for name in TABLES:
+            handle = self.table(name)
+            if handle is None:
+                continue
+            vacuum = partial(handle.vacuum, retention_hours=0, enforce_retention_duration=False, full=True)
+            filesystem, base = self._filesystem(name)
+            paths = [f"{base}/{path}" for path in vacuum(dry_run=True)]
+            size += sum(info.size or 0 for info in filesystem.get_file_info(paths))
+            files += len(paths)
+            vacuum(dry_run=False)
+        return files, size
 
     def days(self, name: str) -> list[date]:
         """The days (of `stays`, `rejects`) or as_of dates (of `cards`) that a table holds, ascending."""
@@ -417,7 +489,7 @@ class Store:
                 with _naming(name, path):
                     rows = footer.file.read_row_groups(list(groups), use_threads=False).cast(schema)
                 parts.append(rows.filter(pc.equal(rows["subscriber"], subscriber)))
-            about |= json.loads((footer.file.schema_arrow.metadata or {}).get(b"travelcard", b"{}"))
+            about |= footer.about()
         return (date.fromisoformat(seen[-1]) if seen else None), pa.concat_tables(parts), about
 
     def card(self, subscriber: object, *, as_of: date | None = None) -> Card:

@@ -1,0 +1,54 @@
+"""One writer at a time: a store that is being written says by whom, and is free again when that process ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from travelcard.errors import Busy, InputError
+
+__all__ = ["held"]
+
+
+@contextmanager
+def held(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock in a file while something is done, or raise `Busy` at once, with who holds it.
+
+    It is the system's own lock on an open file, which no dead process holds: what such a one left in the file is no
+    obstacle, and nobody has to judge whether it still runs.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be written: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(f"{path.parent.parent} is being written: {_holder(file)}") from None
+        except OSError as error:
+            raise InputError(f"{path} cannot be locked on this file system: {error.strerror}") from error
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        text = json.dumps({"what": what, "process": os.getpid(), "host": socket.gethostname(), "since": since})
+        os.ftruncate(file, 0)
+        os.pwrite(file, text.encode(), 0)
+        yield
+        os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def _holder(file: int) -> str:
+    """Who wrote the lock: it may be empty for the moment between locking and writing."""
+    text = os.pread(file, 4096, 0)
+    if not text:
+        return "by another process, just now"
+    by = json.loads(text)
+    return f"{by['what']}, since {by['since']}, by process {by['process']} on {by['host']}"
