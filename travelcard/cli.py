@@ -177,7 +177,7 @@ def _stays(settings: Config, store: Store, day: date, accept: str | None = None)
 
     source, reading = settings.ping_source(), settings.reading()
     pings = settings.at(source.path)
-    pieces = begun(pieces_of(pings, reading, day))  # decoding, while the kernels are still being loaded
+    pieces = begun(pieces_of(pings, reading, day), settings.memory)  # decoding, while the kernels are being loaded
 
     from travelcard.batch import run_stays
 

@@ -324,13 +324,17 @@ def pieces_of(source: Any, reading: Reading, day: date | None = None) -> list[Pi
     return pieces
 
 
-def begun(pieces: list[Piece]) -> list[Piece]:
-    """The same pieces, the first of which are being decoded from now on: whoever still has code to load loses less."""
+def begun(pieces: list[Piece], memory: int | None) -> list[Piece]:
+    """The same pieces, the first of which are being decoded from now on: whoever still has code to load loses less.
+
+    They take a sixth of `memory` bytes at most, as far as that can be told.
+    """
     pool = ThreadPoolExecutor(2)
+    most = _AHEAD if memory is None else min(_AHEAD, memory // 256)
     out, rows = [], 0
     for piece in pieces:
         rows += piece.rows
-        if piece.rows == 0 or rows > _AHEAD:
+        if piece.rows == 0 or rows > most:
             break
         out.append(replace(piece, batches=partial(_awaited, [pool.submit(_decoded, piece)])))
     pool.shutdown(wait=False)
