@@ -40,7 +40,8 @@ Progress = Callable[[str, int, int], None]
 MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
 STAY = 280  # bytes that a stay takes on the way to its card, at most: decoded, laid out, as a visit, as a card, written
 PIECE = 1 << 19  # stays at a time: enough that their number costs nothing, few enough to be made in warm memory
-ARENA_SHARE = 0.5  # of them for pings by bucket; the rest is decoded row groups, the kernel's scratch, and Python
+FIXED = 768 << 20  # of them are Python, its libraries, row groups being decoded; more of it helps nobody
+ARENA_SHARE = 0.6  # of the others are for pings by bucket, the rest for the kernel's scratch
 MAX_REJECTED = 0.8  # the share of rejected pings above which a day is refused: its input was misread as a whole
 
 
@@ -114,7 +115,8 @@ def _read(
     total = sum(piece.rows for piece in pieces)
     # how long CSV files and streams are is not known
     rows = total if all(piece.rows for piece in pieces) else memory
-    share, places = int(memory * ARENA_SHARE) // _workers(), len(wanted.codes)
+    share = max(memory // 8, int((memory - FIXED) * ARENA_SHARE)) // _workers()
+    places = len(wanted.codes)
     packing = _packing(pieces, places)
     hands: list[_Hand] = []
     free: list[_Hand] = []
