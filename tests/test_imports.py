@@ -39,6 +39,7 @@ ORDER = [
     "gate",
     "batch",
     "retention",
+    "check",
     "spark",
     "config",
     "synth",
