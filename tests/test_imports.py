@@ -40,6 +40,7 @@ ORDER = [
     "batch",
     "retention",
     "check",
+    "report",
     "spark",
     "config",
     "synth",

@@ -188,6 +188,31 @@ def check(*, as_of: AsOf = None, config: ConfigPath = CONFIG) -> None:
         sys.exit(1)
 
 
+@app.command
+def report(day: date, *, out: Path | None = None, config: ConfigPath = CONFIG) -> None:
+    """A page of HTML about DAY and its cards, beside the 14 days before it; it needs nothing but itself.
+
+    Parameters
+    ----------
+    day
+        A day that was run, YYYY-MM-DD.
+    out
+        Where it is written; report-DAY.html by default.
+    """
+    from travelcard.errors import InputError
+    from travelcard.report import report as page
+
+    settings = _settings(config)
+    store = settings.open_store()
+    text = page(store, day, places=settings.boundaries, cells=settings.cell_map(store))
+    path = out or Path(f"report-{day}.html")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    _tell({"step": "report", "day": day.isoformat(), "file": str(path), "bytes": path.stat().st_size})
+
+
 def _settings(config: Path) -> Config:
     from travelcard.config import Config
 
