@@ -39,6 +39,8 @@ ORDER = [
     "gate",
     "batch",
     "retention",
+    "check",
+    "report",
     "spark",
     "config",
     "synth",

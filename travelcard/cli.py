@@ -37,6 +37,7 @@ Accept = Annotated[
     str | None, Parameter(name="--accept", help="Why it is published though the quality gate refuses it.")
 ]
 ConfigPath = Annotated[Path, Parameter(name="--config", help="The configuration file.")]
+AsOf = Annotated[date | None, Parameter(name="--as-of", help="The day the card is shown; the newest by default.")]
 CONFIG = Path("travelcard.toml")
 
 
@@ -160,6 +161,58 @@ def expire(as_of: date, *, config: ConfigPath = CONFIG) -> None:
     _tell(remove(settings.open_store(), as_of=as_of, days=days, margin=settings.retention.margin).as_dict())
 
 
+@app.command
+def check(*, as_of: AsOf = None, config: ConfigPath = CONFIG) -> None:
+    """Whether the store is as it should be: files, ledger, days of the window, stale cards, disk, versions, writer.
+
+    One JSON line for each finding, on a terminal a table. Exit code 0 when nothing is wrong, 1 otherwise.
+    """
+    from travelcard.check import check as looked_at
+    from travelcard.ledger import latest
+
+    settings = _settings(config)
+    store = settings.open_store()
+    on = as_of or latest(store)
+    found = looked_at(store, as_of=on, days=settings.rules(on).days)
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("", "check", "where", "says", title=f"{store.root}, cards as of {on}")
+        for one in found:
+            table.add_row("[red]wrong[/]" if one.wrong else "", one.what, one.where, one.says)
+        Console().print(table)
+    else:
+        print("\n".join(json.dumps(one.as_dict(), ensure_ascii=False) for one in found))
+    if any(one.wrong for one in found):
+        sys.exit(1)
+
+
+@app.command
+def report(day: date, *, out: Path | None = None, config: ConfigPath = CONFIG) -> None:
+    """A page of HTML about DAY and its cards, beside the 14 days before it; it needs nothing but itself.
+
+    Parameters
+    ----------
+    day
+        A day that was run, YYYY-MM-DD.
+    out
+        Where it is written; report-DAY.html by default.
+    """
+    from travelcard.errors import InputError
+    from travelcard.report import report as page
+
+    settings = _settings(config)
+    store = settings.open_store()
+    text = page(store, day, places=settings.boundaries, cells=settings.cell_map(store))
+    path = out or Path(f"report-{day}.html")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    _tell({"step": "report", "day": day.isoformat(), "file": str(path), "bytes": path.stat().st_size})
+
+
 def _settings(config: Path) -> Config:
     from travelcard.config import Config
 
@@ -225,7 +278,6 @@ def _second_half(
 
 
 Language = Annotated[Literal["zh", "en"], Parameter(name="--language", help="zh or en.")]
-AsOf = Annotated[date | None, Parameter(name="--as-of", help="The day the card is shown; the newest by default.")]
 
 
 @app.command

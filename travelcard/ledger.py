@@ -6,17 +6,18 @@ import json
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 
+from travelcard.errors import NotFound
 from travelcard.schema import RUNS
 from travelcard.store import Store
 
-__all__ = ["Step", "append", "newest", "row_of"]
+__all__ = ["Day", "Step", "append", "days", "latest", "newest", "row_of", "versions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,12 @@ class Step:
 SILENT = 10_000  # silent cells that are on record by name; how many there were is on record always
 
 
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what is written."""
+    packages = ("travelcard", "numpy", "numba", "pyarrow", "polars", "h3", "deltalake")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
 def row_of(
     store: Store,
     step: Step,
@@ -49,8 +56,6 @@ def row_of(
     """A row of the ledger: what ran, on what, with what; of a day's pings also how they lay over its hours, and the
     cells of the inventory that no ping named (None: there was no inventory).
     """
-    packages = ("travelcard", "numpy", "numba", "pyarrow", "polars", "h3", "deltalake")
-    versions = {"python": platform.python_version(), **{name: version(name) for name in packages}}
     counts = step.counts
     return {
         "day": step.day,
@@ -67,7 +72,7 @@ def row_of(
         "policy_hash": counts.get("policy_hash"),
         "risk_date": date.fromisoformat(counts["risk_date"]) if counts.get("risk_date") else None,
         "missing": [date.fromisoformat(day) for day in counts.get("missing", [])],
-        "versions": json.dumps(versions),
+        "versions": json.dumps(versions()),
         "settings": json.dumps({**settings, "layout": {s: getattr(store.layout, s) for s in store.layout.__slots__}}),
         "files": list(files),
         "hours": list(hours),
@@ -87,3 +92,49 @@ def newest(store: Store, what: str) -> pl.DataFrame:
     """The ledger's newest row of each day (or date) that a kind of step ran for, ascending by day."""
     runs = store.frame("runs").filter(pl.col("what") == what)
     return runs.sort("started").unique("day", keep="last", maintain_order=True).sort("day")
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What is known of a day: ``complete``, ``stale``, ``late`` or ``missing``; and who accepted it against the gate.
+
+    Late is a day that was run again after cards were made from it; stale one whose own cards, those of the day after,
+    were made from other stays than the store now holds, or not made yet; missing one without stays.
+    """
+
+    day: date
+    state: str
+    accepted: str | None = None
+
+
+def days(store: Store, first: date, last: date) -> list[Day]:
+    """What is known of each day from `first` to `last`."""
+    held = store.editions("stays")
+    dates = store.days("cards")
+    late, stale = set(), set(store.stale())
+    for as_of in dates:
+        about = store.about(as_of)
+        window = map(date.fromisoformat, {*about["stays"], *about["missing"]})
+        late |= {day for day in window if held.get(day) not in (None, about["stays"].get(day.isoformat()))}
+    known = newest(store, "stays") if store.exists else None
+    accepted = {} if known is None else dict(known.select("day", "accepted").iter_rows())
+
+    def state(day: date) -> str:
+        if day not in held:
+            return "missing"
+        if day in late:
+            return "late"
+        shown = day + timedelta(days=1)
+        return "stale" if shown in stale or not dates or shown > dates[-1] else "complete"
+
+    span = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    return [Day(day, state(day), accepted.get(day) if day in held else None) for day in span]
+
+
+def latest(store: Store) -> date:
+    """The newest date that the store has cards of, or that its newest stays are for."""
+    if dates := store.days("cards"):
+        return dates[-1]
+    if ran := store.days("stays"):
+        return ran[-1] + timedelta(days=1)
+    raise NotFound(f"{store.root} holds nothing yet: run `travelcard run DAY` first")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from travelcard.errors import Busy, InputError
 
-__all__ = ["held"]
+__all__ = ["held", "holder"]
 
 
 @contextmanager
@@ -41,6 +41,27 @@ def held(path: Path, what: str) -> Iterator[None]:
         os.pwrite(file, text.encode(), 0)
         yield
         os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def holder(path: Path) -> tuple[str, bool] | None:
+    """Who holds the lock in a file, and whether that process lives; None where nobody does.
+
+    A file without a text is not touched, so that who looks is in the way of nobody who begins.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        if not os.pread(file, 1, 0):
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(file), True
+        return _holder(file), False
     finally:
         os.close(file)
 

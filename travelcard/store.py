@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from travelcard.card import Card
 from travelcard.errors import InputError, NotFound, mask
 from travelcard.explain import Explanation, explain
-from travelcard.lock import held
+from travelcard.lock import held, holder
 from travelcard.places import Places
 from travelcard.policy import Policy
 from travelcard.risk import Risk
@@ -41,6 +41,7 @@ _PARTITION_TYPES = {"day": pa.date32(), "as_of": pa.date32(), "bucket": pa.int16
 # Rows of a group; one subscriber's look-up decodes one. A card is a list of lists: 1,000 of them take 0.6 ms.
 _ROW_GROUP = {"stays": 8_000, "cards": 1_000}
 _OPEN = 256  # files kept open for look-ups
+_ALL: dict[str, Any] = {"retention_hours": 0, "enforce_retention_duration": False, "full": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +233,15 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------ writing
 
+    @property
+    def _lock(self) -> Path:
+        name = hashlib.sha256(self.root.encode()).hexdigest()[:16] if "://" in self.root else "store"
+        return self.scratch / f"{name}.lock"
+
+    def writer(self) -> tuple[str, bool] | None:
+        """Who writes this store, and whether that process lives; None where nobody does."""
+        return holder(self._lock)
+
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
         """Be the one who writes this store while something is done; raises `Busy` while another process is.
@@ -241,8 +251,7 @@ class Store:
         if self._writing:
             yield
             return
-        name = hashlib.sha256(self.root.encode()).hexdigest()[:16] if "://" in self.root else "store"
-        with held(self.scratch / f"{name}.lock", f"{what} of {self.root}"):
+        with held(self._lock, f"{what} of {self.root}"):
             self._writing = True
             try:
                 yield
@@ -335,13 +344,27 @@ class Store:
             return []
         version, listed = self._listed.get(name, (-1, []))
         if version != handle.version():
-            actions: pl.DataFrame = pl.from_arrow(pa.table(handle.get_add_actions(flatten=True)))  # type: ignore[assignment]
             keys = TABLES[name].partition
-            texts = actions.select("path", *(pl.col(f"partition.{key}").cast(pl.String).alias(key) for key in keys))
-            listed = [({key: row[key] for key in keys}, row["path"]) for row in texts.sort("path").to_dicts()]
+            listed = [({key: row[key] for key in keys}, row["path"]) for row in self.log(name).to_dicts()]
             self._listed[name] = handle.version(), listed
         wanted = {key: str(value) for key, value in partition.items()}
         return [(values, path) for values, path in listed if wanted.items() <= values.items()]
+
+    def log(self, name: str) -> pl.DataFrame:
+        """What a table's log says of its files now, sorted by path: partition values as texts, `path`, `size`, `rows`,
+        `published`.
+        """
+        handle = self.table(name)
+        if handle is None:
+            raise NotFound(f"{self.root} has no table {name}: it was never run")
+        actions: pl.DataFrame = pl.from_arrow(pa.table(handle.get_add_actions(flatten=True)))  # type: ignore[assignment]
+        return actions.select(
+            *(pl.col(f"partition.{key}").cast(pl.String).alias(key) for key in TABLES[name].partition),
+            "path",
+            pl.col("size_bytes").alias("size"),
+            pl.col("num_records").alias("rows") if "num_records" in actions.columns else pl.lit(None).alias("rows"),
+            pl.col("modification_time").cast(pl.Datetime("ms", "UTC")).alias("published"),
+        ).sort("path")
 
     def editions(self, name: str) -> dict[date, str]:
         """For each day (or as_of date) of a table, a text that is another one after it was run again."""
@@ -369,6 +392,15 @@ class Store:
                 out.append(as_of)
         return out
 
+    def orphans(self, name: str) -> tuple[int, int]:
+        """The files in a table's folder that are no part of it now, whoever left them: (files, bytes)."""
+        handle = self.table(name)
+        if handle is None:
+            return 0, 0
+        filesystem, base = self._filesystem(name)
+        paths = [f"{base}/{path}" for path in handle.vacuum(dry_run=True, **_ALL)]
+        return len(paths), sum(info.size or 0 for info in filesystem.get_file_info(paths))
+
     def vacuum(self) -> tuple[int, int]:
         """Remove the files that are no part of any table now, whoever left them: (files, bytes)."""
         files = size = 0
@@ -376,13 +408,22 @@ class Store:
             handle = self.table(name)
             if handle is None:
                 continue
-            vacuum = partial(handle.vacuum, retention_hours=0, enforce_retention_duration=False, full=True)
-            filesystem, base = self._filesystem(name)
-            paths = [f"{base}/{path}" for path in vacuum(dry_run=True)]
-            size += sum(info.size or 0 for info in filesystem.get_file_info(paths))
-            files += len(paths)
-            vacuum(dry_run=False)
+            more, bytes_ = self.orphans(name)
+            handle.vacuum(dry_run=False, **_ALL)
+            files, size = files + more, size + bytes_
         return files, size
+
+    def sizes(self, name: str) -> dict[str, int]:
+        """The size in bytes of each file that a table names and that is there, by its path."""
+        filesystem, base = self._filesystem(name)
+        paths = [path for _, path in self.files(name)]
+        found = filesystem.get_file_info([f"{base}/{path}" for path in paths])
+        return {path: info.size for path, info in zip(paths, found, strict=True) if info.type == pa.fs.FileType.File}
+
+    def rows(self, name: str, path: str) -> int:
+        """How many rows a file has, by its footer alone."""
+        with self._open(name, path) as file:
+            return int(file.metadata.num_rows)
 
     def days(self, name: str) -> list[date]:
         """The days (of `stays`, `rejects`) or as_of dates (of `cards`) that a table holds, ascending."""
