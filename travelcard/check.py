@@ -208,5 +208,5 @@ def _writer(store: Store) -> Iterator[Finding]:
     who = store.writer()
     if who is not None:
         text, lives = who
-        says = text if lives else f"{text}, which ended without a word: it locks nobody out, run its day again"
+        says = text if lives else f"{text}: it ended without finishing, and locks nobody out"
         yield Finding("writer", store.root, says, wrong=False)

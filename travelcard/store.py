@@ -41,7 +41,6 @@ _PARTITION_TYPES = {"day": pa.date32(), "as_of": pa.date32(), "bucket": pa.int16
 # Rows of a group; one subscriber's look-up decodes one. A card is a list of lists: 1,000 of them take 0.6 ms.
 _ROW_GROUP = {"stays": 8_000, "cards": 1_000}
 _OPEN = 256  # files kept open for look-ups
-_ALL: dict[str, Any] = {"retention_hours": 0, "enforce_retention_duration": False, "full": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,23 +393,32 @@ class Store:
 
     def orphans(self, name: str) -> tuple[int, int]:
         """The files in a table's folder that are no part of it now, whoever left them: (files, bytes)."""
+        found = self._orphans(name)
+        return len(found), sum(found.values())
+
+    def _orphans(self, name: str) -> dict[str, int]:
+        """Their paths in the file system, and their sizes."""
         handle = self.table(name)
         if handle is None:
-            return 0, 0
+            return {}
         filesystem, base = self._filesystem(name)
-        paths = [f"{base}/{path}" for path in handle.vacuum(dry_run=True, **_ALL)]
-        return len(paths), sum(info.size or 0 for info in filesystem.get_file_info(paths))
+        every = handle.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False, full=True)
+        found = filesystem.get_file_info([f"{base}/{path}" for path in every])
+        return {
+            info.path: info.size or 0 for info in found if info.type == pa.fs.FileType.File
+        }  # a tombstone outlives it
 
     def vacuum(self) -> tuple[int, int]:
-        """Remove the files that are no part of any table now, whoever left them: (files, bytes)."""
+        """Remove the files that are no part of any table now, whoever left them: (files, bytes).
+
+        Nothing is written, not even to a log: where a run filled the disk, its files can still be removed.
+        """
         files = size = 0
         for name in TABLES:
-            handle = self.table(name)
-            if handle is None:
-                continue
-            more, bytes_ = self.orphans(name)
-            handle.vacuum(dry_run=False, **_ALL)
-            files, size = files + more, size + bytes_
+            filesystem, _ = self._filesystem(name)
+            for path, bytes_ in self._orphans(name).items():
+                filesystem.delete_file(path)
+                files, size = files + 1, size + bytes_
         return files, size
 
     def sizes(self, name: str) -> dict[str, int]:
