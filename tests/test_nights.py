@@ -104,7 +104,9 @@ def test_what_is_older_than_the_window_goes_and_so_does_what_no_table_names(coun
     store = tc.Store(country / "store")
     stray = country / "store" / "stays" / "day=2022-03-12" / "bucket=0" / "stray.parquet"
     stray.parent.mkdir(parents=True, exist_ok=True)
-    stray.write_bytes(b"half a file")
+    half = country / "store" / ".travelcard" / "cells" / "map.parquet.123"
+    for path in (stray, half):
+        path.write_bytes(b"half a file")
     before = rows(store)
     as_of = DAYS[1] + timedelta(days=14)
     step = json.loads(good(country, "expire", as_of))

@@ -359,7 +359,10 @@ class Store:
 
     def vacuum(self) -> tuple[int, int]:
         """Remove the files that are no part of any table now, whoever left them: (files, bytes)."""
-        files = size = 0
+        halves = list((self.scratch / "cells").glob("*.parquet.*"))  # of maps of cells: see Config.cell_map
+        files, size = len(halves), sum(path.stat().st_size for path in halves)
+        for path in halves:
+            path.unlink()
         for name in TABLES:
             handle = self.table(name)
             if handle is None:
