@@ -14,7 +14,7 @@ import pytest
 import shapely
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import travelcard as tc
 from travelcard.batch import run_cards, run_stays
@@ -63,6 +63,12 @@ class Nights(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------------------------------- what is done
 
+    @initialize(rows=st.tuples(*[pings_] * 3))
+    def some_days(self, rows):
+        self.arrived = dict(zip(DAYS, map(list, rows), strict=False))
+        for day in DAYS[:3]:
+            self._did_run(day, self._until(None, lambda day=day: self._run(day)))
+
     @rule(day=days, rows=pings_)
     def more_files(self, day, rows):
         self.arrived.setdefault(day, []).extend(rows)
@@ -77,7 +83,9 @@ class Nights(RuleBasedStateMachine):
     @rule(data=st.data(), crash=st.sampled_from((None, None, 1, 2, 3)))
     def run_a_day(self, data, crash):
         day = data.draw(st.sampled_from(sorted(self.arrived)))
-        done = self._until(crash, lambda: self._run(day))
+        self._did_run(day, self._until(crash, lambda: self._run(day)))
+
+    def _did_run(self, day: date, done: int) -> None:
         pings, rejects = self._clean(day)
         # with no reject nothing is written of them, and the day's old ones go all the same
         if done >= 1:
@@ -216,7 +224,7 @@ class Nights(RuleBasedStateMachine):
 
 
 Nights.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=14, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestNights = Nights.TestCase
 
