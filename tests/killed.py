@@ -1,8 +1,9 @@
 """A command of travelcard in a process that kills itself, without a word, at a given point.
 
 ``python tests/killed.py POINT ARGUMENT ...``; POINT is ``before N`` or ``after N`` (the N-th commit to a Delta table),
-``during N MICROSECONDS`` (so long after that commit began), ``file N`` (when the N-th Parquet file is half written) or
-``at MILLISECONDS`` (after the start).
+``during N MICROSECONDS`` (so long after that commit began), the same with ``-vacuum`` (the N-th table whose files that
+no table names are removed), ``file N`` (when the N-th Parquet file is half written) or ``at MILLISECONDS`` (after the
+start).
 """
 
 # ruff: noqa: PLC0415  it is about when a module is loaded, too
@@ -54,8 +55,10 @@ def main(point: str, arguments: list[str]) -> None:
     else:
         from deltalake import DeltaTable
 
-        before = {"before": die, "after": None, "during": lambda: die_in(int(rest[0]) / 1e6)}[kind]
-        patched(DeltaTable, "create_write_transaction", int(number), before, die if kind == "after" else None)
+        when, _, vacuum = kind.partition("-")
+        before = {"before": die, "after": None, "during": lambda: die_in(int(rest[0]) / 1e6)}[when]
+        number = 2 * int(number) if vacuum else int(number)  # each table is asked first, and then told
+        patched(DeltaTable, vacuum or "create_write_transaction", number, before, die if when == "after" else None)
     from travelcard.cli import main as command
 
     command(arguments)

@@ -86,20 +86,20 @@ class _Hand:
             plain = numbers(batch, reading, wanted)
             if plain is None:
                 for sifted in sift(batch, reading, wanted):
-                    self._take(sifted, number)
+                    self._take(sifted, number, piece.file)
                 continue
             rest, quarters = self.arena.put_numbers(plain, wanted, number)
             clean, local = len(batch) - len(rest), wanted.local // 900
             elsewhere = int(quarters[max(local, 0) : local + 96].sum()) if plain.guessed else 0
             self.counts.add(Counts(clean, naive=plain.guessed * clean, naive_elsewhere=elsewhere, quarters=quarters))
             if len(rest):
-                self._take(decided(batch.take(rest), reading, wanted), number)
+                self._take(decided(batch.take(rest), reading, wanted), number, piece.file)
 
-    def _take(self, sifted: Sifted, number: int) -> None:
+    def _take(self, sifted: Sifted, number: int, file: str) -> None:
         self.counts.add(sifted.counts)
         if sifted.rejects is not None:
             self.rejects.append(sifted.rejects)
-        self.arena.put(sifted, number)
+        self.arena.put(sifted, number, file)
 
 
 def _read(

@@ -306,11 +306,11 @@ class Arena:
         self.names = self.names or Names()
         return self.names.number(ids)
 
-    def put(self, sifted: Sifted, piece: int) -> None:
-        """Add the clean rows of a sifted block."""
+    def put(self, sifted: Sifted, piece: int, file: str) -> None:
+        """Add the clean rows of a sifted block of a file."""
         ids, words = self._numbered(sifted.ids)
         if (sifted.events[(ids - self.packing.base).view(np.uint64) >= self._most] < REJECTED).any():
-            raise InputError("a file's statistics of its subscribers are not those of its rows: write it again")
+            raise InputError(f"{file}: its statistics of its subscribers are not those of its rows: write it again")
         shift, row = np.uint64(self.packing.shift), 0
         while (row := _put_rows(self._chunks, words, ids, sifted.events, shift, piece, row)) < len(sifted.events):
             self._spill()

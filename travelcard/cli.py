@@ -116,7 +116,8 @@ def stays(day: date, *, config: ConfigPath = CONFIG, accept: Accept = None) -> N
     """
     settings = _settings(config)
     store = settings.open_store()
-    _stays(settings, store, day, accept)
+    with store.writing(f"the stays of {day}"):  # from the map of cells on: an expiry removes what is half written
+        _stays(settings, store, day, accept)
     _warn_of_stale(store)
 
 

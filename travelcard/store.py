@@ -413,7 +413,10 @@ class Store:
 
         Nothing is written, not even to a log: where a run filled the disk, its files can still be removed.
         """
-        files = size = 0
+        halves = list((self.scratch / "cells").glob("*.parquet.*"))  # of maps of cells: see Config.cell_map
+        files, size = len(halves), sum(path.stat().st_size for path in halves)
+        for path in halves:
+            path.unlink()
         for name in TABLES:
             filesystem, _ = self._filesystem(name)
             for path, bytes_ in self._orphans(name).items():

@@ -1,0 +1,198 @@
+"""A full disk, a folder that may not be written, damaged input: one line says what, and the store is as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import nights
+import pytest
+from nights import AS_OF, LAST, copied, good, listing, named, rows, same
+
+import travelcard as tc
+from travelcard import cli
+from travelcard.retention import expire
+
+SEEDS = 24  # of damaged files
+LIMITS = (0, 3_000, 20_000)  # bytes that a file may have
+
+
+@pytest.fixture(scope="module")
+def countries(tmp_path_factory):
+    """A country whose last day was not run, and what the store holds once it was."""
+    folder = tmp_path_factory.mktemp("countries")
+    two = nights.country(folder / "two")
+    three = copied(two, folder / "three")
+    good(three, "run", LAST)
+    return two, rows(tc.Store(three / "store"))
+
+
+def refused(folder, *words, before=None, said="") -> str:
+    """Run a command that must refuse in one line."""
+    done = subprocess.run(
+        [sys.executable, "-m", "travelcard", *map(str, words), "--config", str(folder / "travelcard.toml")],
+        capture_output=True, text=True, check=False, preexec_fn=before,
+    )  # fmt: skip
+    assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("refused: "), done.stderr
+    assert said in done.stderr
+    return done.stderr
+
+
+def whole(store, before, after) -> None:
+    """What the tables hold is as before; or the stays are new already, and the cards are not."""
+    now = rows(store)
+    for name in nights.TABLES:
+        assert now[name].equals(before[name]) or now[name].equals(after[name]), name
+    store.stale()
+
+
+def healed(folder, truth) -> None:
+    """The next run succeeds, and leaves nothing behind."""
+    good(folder, "run", LAST)
+    store = tc.Store(folder / "store")
+    assert same(rows(store), truth)
+    expire(store, as_of=nights.DAYS[0], days=14)
+    assert same(rows(store), truth)
+    assert listing(folder / "store") == named(store)
+
+
+# ---------------------------------------------------------------------------------------------------- full disks
+
+
+@contextmanager
+def disk(folder, size: str):
+    """A file system of a size, at a folder."""
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=False)
+    if made.returncode:
+        pytest.skip("only root may mount a small file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_where_no_file_may_grow_a_run_is_refused_in_one_line(countries, tmp_path, limit):
+    two, truth = countries
+    folder = copied(two, tmp_path / "country")
+    before = rows(tc.Store(folder / "store"))
+    refused(folder, "run", LAST, before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    whole(tc.Store(folder / "store"), before, truth)
+    healed(folder, truth)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("spilling", [False, True])
+def test_a_full_disk_refuses_a_run_in_one_line_wherever_it_is(countries, tmp_path, spilling):
+    """From no room at all to nearly enough: while spilling, while files are written, while they are published."""
+    two, truth = countries
+    folder = copied(two, tmp_path / "country")
+    kept = (folder / "store").rename(folder / "kept")
+    if spilling:
+        text = (folder / "travelcard.toml").read_text()
+        (folder / "travelcard.toml").write_text('memory = "1KiB"\n' + text)
+    with disk(folder / "store", "64m"):
+        subprocess.run(["cp", "-r", f"{kept}/.", folder / "store"], check=True)
+        before = rows(tc.Store(folder / "store"))
+        free = shown(folder / "store")
+        good(folder, "run", LAST)
+        night = free - shown(folder / "store")
+        for share in (0, 0.02, 0.1, 0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98):
+            for path in (folder / "store").glob("*"):
+                subprocess.run(["rm", "-rf", path], check=True)
+            subprocess.run(["rm", "-rf", folder / "store" / ".travelcard"], check=True)
+            subprocess.run(["cp", "-r", f"{kept}/.", folder / "store"], check=True)
+            ballast = folder / "store" / "ballast"
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(shown(folder / "store") - int(share * night), 1))
+            refused(folder, "run", LAST)
+            whole(tc.Store(folder / "store"), before, truth)
+            ballast.unlink()
+            healed(folder, truth)
+
+
+def shown(folder) -> int:
+    """Bytes that are free."""
+    about = os.statvfs(folder)
+    return about.f_bavail * about.f_bsize
+
+
+# ---------------------------------------------------------------------------------------------------- read-only
+
+
+def test_a_folder_that_may_not_be_written_refuses_a_run_and_is_read_all_the_same(countries, tmp_path):
+    two, truth = countries
+    folder = copied(two, tmp_path / "country")
+    kept = (folder / "store").rename(folder / "kept")
+    with disk(folder / "store", "64m"):
+        subprocess.run(["cp", "-r", f"{kept}/.", folder / "store"], check=True)
+        before = rows(tc.Store(folder / "store"))
+        subprocess.run(["mount", "-o", "remount,ro", folder / "store"], check=True)
+        number = before["cards"]["subscriber"][0]
+        good(folder, "card", number)
+        good(folder, "explain", number)
+        for words in (("run", LAST), ("stays", LAST), ("cards", LAST), ("expire", AS_OF)):
+            refused(folder, *words, said="cannot be written")
+        assert same(rows(tc.Store(folder / "store")), before)
+        subprocess.run(["mount", "-o", "remount,rw", folder / "store"], check=True)
+        healed(folder, truth)
+
+
+# ---------------------------------------------------------------------------------------------------- damaged input
+
+
+def damaged(folder, words) -> tuple[int, str, str]:
+    """A command in this process: its exit code, what it printed and what it said."""
+    out, said = io.StringIO(), io.StringIO()
+    code = 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
+        try:
+            cli.main([*map(str, words), "--config", str(folder / "travelcard.toml")])
+        except SystemExit as end:
+            code = int(end.code)
+    return code, out.getvalue(), said.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "flipped"])
+def test_a_damaged_file_is_named_and_nothing_of_its_day_is_published(countries, tmp_path, kind):
+    """A flipped bit that still decodes cannot be seen where no checksum covers it: then every row counts as read."""
+    two, truth = countries
+    folder = copied(two, tmp_path / "country")
+    store = tc.Store(folder / "store")
+    before = rows(store)
+    path = sorted((folder / "pings" / str(LAST)).glob("*.parquet"))[1]
+    sound = path.read_bytes()
+    named_ = decoded = 0
+    for seed in range(SEEDS):
+        dice = random.Random(seed)
+        at = dice.randrange(len(sound))
+        flipped = sound[:at] + bytes([sound[at] ^ 1 << dice.randrange(8)]) + sound[at + 1 :]
+        path.write_bytes(sound[:at] if kind == "truncated" else flipped)
+        code, out, said = damaged(folder, ("stays", LAST))
+        if code == 0:
+            assert kind == "flipped"
+            step = json.loads(out)
+            assert step["clean"] + sum(step["rejected"].values()) == step["read"]
+            store.publish(tc.schema.STAYS, [], {"day": LAST})
+            store.publish(tc.schema.REJECTS, [], {"day": LAST})
+            decoded += 1
+            continue
+        assert code == 1
+        assert said.count("\n") == 1, said
+        assert str(path) in said or "are rejected" in said, said
+        named_ += 1
+        assert same(rows(tc.Store(folder / "store")), before)
+    path.write_bytes(sound)
+    sys.stdout.write(f"{kind}: {named_} refused, {decoded} decoded\n")
+    assert named_ >= (SEEDS if kind == "truncated" else 1)
+    healed(folder, truth)
