@@ -415,8 +415,8 @@ class Store:
         """
         halves = list((self.scratch / "cells").glob("*.parquet.*"))  # of maps of cells: see Config.cell_map
         files, size = len(halves), sum(path.stat().st_size for path in halves)
-        for path in halves:
-            path.unlink()
+        for half in halves:
+            half.unlink()
         for name in TABLES:
             filesystem, _ = self._filesystem(name)
             for path, bytes_ in self._orphans(name).items():
