@@ -34,6 +34,9 @@ def test_who_writes_is_alone(tmp_path):
         pass
     with held(path, "the cards"):
         pass
+    with pytest.raises(tc.GateError), held(path, "a run that is refused"):
+        raise tc.GateError
+    assert path.read_text() == "", "only one that died leaves its name"
 
 
 def test_the_lock_of_a_dead_process_is_none(tmp_path):

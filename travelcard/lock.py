@@ -39,8 +39,10 @@ def held(path: Path, what: str) -> Iterator[None]:
         text = json.dumps({"what": what, "process": os.getpid(), "host": socket.gethostname(), "since": since})
         os.ftruncate(file, 0)
         os.pwrite(file, text.encode(), 0)
-        yield
-        os.ftruncate(file, 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(file, 0)  # who is refused has ended as well; only one that died leaves its name
     finally:
         os.close(file)
 
