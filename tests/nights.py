@@ -70,6 +70,14 @@ def country(folder: Path, run: int = 2) -> Path:
     return folder
 
 
+def two_and_three(folder: Path) -> tuple[Path, Path]:
+    """A country whose last day was not run, and the same one where it was."""
+    two = country(folder / "two")
+    three = copied(two, folder / "three")
+    good(three, "run", LAST)
+    return two, three
+
+
 def copied(folder: Path, name: Path) -> Path:
     subprocess.run(["cp", "-r", folder, name], check=True)
     return name

@@ -27,10 +27,7 @@ LIMITS = (0, 3_000, 20_000)  # bytes that a file may have
 @pytest.fixture(scope="module")
 def countries(tmp_path_factory):
     """A country whose last day was not run, and what the store holds once it was."""
-    folder = tmp_path_factory.mktemp("countries")
-    two = nights.country(folder / "two")
-    three = copied(two, folder / "three")
-    good(three, "run", LAST)
+    two, three = nights.two_and_three(tmp_path_factory.mktemp("countries"))
     return two, rows(tc.Store(three / "store"))
 
 

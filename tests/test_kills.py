@@ -51,9 +51,7 @@ def planned(seed: int) -> list[tuple[str, str]]:
 def countries(tmp_path_factory):
     """A country whose last day was not run, one where it was, what that holds, and what it holds when it is old."""
     folder = tmp_path_factory.mktemp("countries")
-    two = nights.country(folder / "two")
-    three = copied(two, folder / "three")
-    good(three, "run", LAST)
+    two, three = nights.two_and_three(folder)
     truth = rows(tc.Store(three / "store"))
     old = copied(three, folder / "old")
     good(old, "expire", OLD)
