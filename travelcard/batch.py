@@ -38,10 +38,10 @@ __all__ = ["run"]
 
 Progress = Callable[[str, int, int], None]
 MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
-STAY = 280  # bytes that a stay takes on the way to its card, at most: decoded, laid out, as a visit, as a card, written
-PIECE = 1 << 19  # stays at a time: enough that their number costs nothing, few enough to be made in warm memory
 FIXED = 768 << 20  # of them are Python, its libraries, row groups being decoded; more of it helps nobody
 ARENA_SHARE = 0.6  # of the others are for pings by bucket, the rest for the kernel's scratch
+STAY = 280  # bytes that a stay takes on the way to its card, at most: decoded, laid out, as a visit, as a card, written
+PIECE = 1 << 19  # stays at a time: enough that their number costs nothing, few enough to be made in warm memory
 MAX_REJECTED = 0.8  # the share of rejected pings above which a day is refused: its input was misread as a whole
 
 
@@ -183,7 +183,7 @@ def run_stays(
         counts = Counts()
         for hand in hands:
             counts.add(hand.counts)
-        _accept(counts, wanted, day, max_rejected)
+        _refuse_day(counts, wanted, day, max_rejected)
         layout = store.create("integer" if pieces[0].numeric else "string")
         arenas = [hand.arena for hand in hands]
         (texts, ranks), codes = ranked(arenas), pa.array(wanted.codes)
@@ -231,7 +231,7 @@ def run_stays(
     return step
 
 
-def _accept(counts: Counts, wanted: Sieve, day: date, max_rejected: float) -> None:
+def _refuse_day(counts: Counts, wanted: Sieve, day: date, max_rejected: float) -> None:
     """Refuse a day that was misread or of which too much was rejected."""
     refuse_misread(counts, wanted, str(day))
     rejected = counts.read - counts.clean

@@ -109,13 +109,9 @@ class Day:
 
 def days(store: Store, first: date, last: date) -> list[Day]:
     """What is known of each day from `first` to `last`."""
-    held = store.editions("stays")
-    dates = store.days("cards")
-    late, stale = set(), set(store.stale())
-    for as_of in dates:
-        about = store.about(as_of)
-        window = map(date.fromisoformat, {*about["stays"], *about["missing"]})
-        late |= {day for day in window if held.get(day) not in (None, about["stays"].get(day.isoformat()))}
+    held = set(store.days("stays"))
+    changed = store.changed()
+    late = set().union(*changed.values())
     known = newest(store, "stays") if store.exists else None
     accepted = {} if known is None else dict(known.select("day", "accepted").iter_rows())
 
@@ -125,7 +121,7 @@ def days(store: Store, first: date, last: date) -> list[Day]:
         if day in late:
             return "late"
         shown = day + timedelta(days=1)
-        return "stale" if shown in stale or not dates or shown > dates[-1] else "complete"
+        return "stale" if changed.get(shown) or not changed or shown > max(changed) else "complete"
 
     span = [first + timedelta(days=n) for n in range((last - first).days + 1)]
     return [Day(day, state(day), accepted.get(day) if day in held else None) for day in span]

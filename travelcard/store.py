@@ -99,7 +99,10 @@ class _Footer:
 
 
 def _walked(path: str, footer: _Footer, ends: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Table]:
-    """A sorted file in parts: its subscribers before each of `ends`, at last the rest (None). None is decoded twice."""
+    """A sorted file in parts: its subscribers before each of `ends`, the last of which is None, for the rest.
+
+    No row group is decoded twice.
+    """
     groups = 0
     rest = schema.empty_table()
     for end in ends:
@@ -377,19 +380,22 @@ class Store:
         files = self.files("cards", as_of=as_of)
         return self._footer("cards", files[0][1]).about() if files else {}
 
-    def stale(self) -> list[date]:
-        """The dates whose cards were made from other stays than the store now holds, ascending.
+    def changed(self) -> dict[date, set[date]]:
+        """For each date of the cards, ascending, the days of its window whose stays are others now than they were then.
 
-        A day that was run again, with late hours or without a fault, makes every card stale whose window holds it.
+        A day that was run again, with late hours or without a fault, is changed for every window that holds it.
         """
         held = {day.isoformat(): edition for day, edition in self.editions("stays").items()}
-        out = []
+        out = {}
         for as_of in self.days("cards"):
             about = self.about(as_of)
             window = {*about["stays"], *about["missing"]}
-            if {day: held[day] for day in window & held.keys()} != about["stays"]:
-                out.append(as_of)
+            out[as_of] = {date.fromisoformat(day) for day in window if held.get(day) != about["stays"].get(day)}
         return out
+
+    def stale(self) -> list[date]:
+        """The dates whose cards were made from other stays than the store now holds, ascending."""
+        return [as_of for as_of, days in self.changed().items() if days]
 
     def orphans(self, name: str) -> tuple[int, int]:
         """The files in a table's folder that are no part of it now, whoever left them: (files, bytes)."""
@@ -404,9 +410,8 @@ class Store:
         filesystem, base = self._filesystem(name)
         every = handle.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False, full=True)
         found = filesystem.get_file_info([f"{base}/{path}" for path in every])
-        return {
-            info.path: info.size or 0 for info in found if info.type == pa.fs.FileType.File
-        }  # a tombstone outlives it
+        # a tombstone outlives its file
+        return {info.path: info.size or 0 for info in found if info.type == pa.fs.FileType.File}
 
     def vacuum(self) -> tuple[int, int]:
         """Remove the files that are no part of any table now, whoever left them: (files, bytes).
