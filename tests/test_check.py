@@ -20,7 +20,7 @@ from travelcard.check import Finding, check
 from travelcard.gate import Gate, Limit
 from travelcard.ledger import days
 from travelcard.retention import expire
-from travelcard.schema import CARDS, STAYS, bucket_of
+from travelcard.schema import CARDS, REJECTS, STAYS, bucket_of
 
 DAYS = [date(2022, 7, 1) + timedelta(days=n) for n in range(14)]
 AS_OF = DAYS[-1] + timedelta(days=1)
@@ -186,9 +186,9 @@ def test_late_days_and_stale_cards(store):
 
 def test_cards_that_are_not_made(store):
     run_stays(store, day=AS_OF, pings=pings(AS_OF))
-    (found,) = wrong(store, as_of=AS_OF + timedelta(days=1))
+    (found,) = wrong(store)
     assert found.where == str(AS_OF)
-    assert "not made" in found.says
+    assert found.says == f"its cards are not made: run `travelcard cards {AS_OF + timedelta(days=1)}`"
 
 
 KILLED = """
@@ -257,6 +257,17 @@ def test_what_expired_is_not_missed(store):
     assert wrong(store) == []
     expire(store, as_of=DAYS[-1] + timedelta(days=4), days=14)
     assert [one for one in wrong(store) if one.what == "ledger"] == []
+    expire(store, as_of=DAYS[-1] + timedelta(days=4), days=14, margin=9)
+    assert [one for one in wrong(store) if one.what == "ledger"] == [], "the first one was not undone"
+    run_stays(store, day=DAYS[0], pings=pings(DAYS[0]))
+    store.publish(STAYS, [], {"day": DAYS[0]})
+    assert [one.where for one in wrong(store) if one.what == "ledger"] == [f"stays of {DAYS[0]}"], "run since"
+
+
+def test_rejects_that_a_run_that_died_took_away(store):
+    store.publish(REJECTS, [], {"day": DAYS[-1]})
+    (found,) = wrong(store)
+    assert (found.what, found.where) == ("ledger", f"rejects of {DAYS[-1]}")
 
 
 def test_the_command(store, tmp_path):

@@ -119,6 +119,7 @@ def test_what_is_older_than_the_window_goes_and_so_does_what_no_table_names(coun
     after = rows(store)
     assert after["stays"].equals(before["stays"].filter(pl.col("day") >= DAYS[1]))
     assert listing(country / "store") == named(store)
+    assert [path for path in (country / "store").rglob("*") if path.is_dir() and not list(path.iterdir())] == []
     assert json.loads(good(country, "expire", as_of))["expired"] == {"stays": [], "rejects": [], "cards": []}
 
 

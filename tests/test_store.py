@@ -17,7 +17,8 @@ import travelcard as tc
 from travelcard import synth
 from travelcard.batch import run_cards, run_stays
 from travelcard.errors import GateError, InputError, NotFound
-from travelcard.schema import CORRECTIONS, bucket_of
+from travelcard.ledger import Step, append, newest, row_of
+from travelcard.schema import CARDS, CORRECTIONS, bucket_of
 from travelcard.sources import Reading
 from travelcard.store import _ROW_GROUP, Store
 
@@ -152,6 +153,28 @@ def test_the_ledger_records_every_run(made):
     cards = store.runs("cards", AS_OF).to_dicts()[0]
     assert cards["policy_hash"] == POLICY.hash
     assert "travelcard" in json.loads(cards["versions"])
+
+
+def test_the_newest_row_is_the_one_that_was_added_last_whatever_the_clock_says(tmp_path):
+    store = Store(tmp_path, asked={"buckets": 1})
+    store.create("integer")
+    noon = datetime(2022, 3, 14, 12, tzinfo=UTC)
+    begun = [noon, noon, noon, noon - timedelta(hours=1)]  # ties, and a clock that was set back
+    for read, started in enumerate(begun, 1):
+        append(store, row_of(store, Step("stays", DAYS[1], 0.0, {"read": read}), started, {}))
+        assert newest(Store(tmp_path), "stays")["read"].to_list() == [read]
+        assert Store(tmp_path).runs()["read"].to_list() == list(range(1, read + 1))
+
+
+def test_a_file_of_cards_that_travelcard_did_not_write_is_named(tmp_path):
+    store = Store(tmp_path, asked={"buckets": 1})
+    store.create("integer")
+    card = {"subscriber": 7, "colour": "green", "visits": [], "reasons": [], "days_seen": 1}
+    file = store.write(CARDS, pa.Table.from_pylist([card], schema=CARDS.arrow()), {"as_of": AS_OF, "bucket": 0})
+    store.publish(CARDS, [file], {"as_of": AS_OF})
+    for asked in (store.stale, store.changed, lambda: store.card(7)):
+        with pytest.raises(InputError, match=f"^cards/{file.path} was not written by travelcard"):
+            asked()
 
 
 def test_status_list_and_corrections_reach_the_cards(made, tmp_path):

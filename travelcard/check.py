@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from travelcard.errors import InputError, NotFound
-from travelcard.ledger import days, latest, newest, versions
+from travelcard.ledger import days, latest, versions
+from travelcard.retention import kept
 from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, bucket_of
 from travelcard.store import Store
 
@@ -24,6 +25,7 @@ __all__ = ["Finding", "check"]
 SAMPLED = 8  # files of the newest day and of the newest cards whose subscribers are read
 LOOKED_AT = 1_000  # subscribers of each whose bucket is computed
 ROOM = 2  # nights like the newest that must fit on the disk
+_OF_LEDGER = ["number", "day", "what", "subscribers", "rejected", "settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +116,11 @@ def _ledger(store: Store) -> Iterator[Finding]:
     rows = [
         {**row, "published": published}
         for path, published in written.iter_rows()
-        for row in store.read("runs", [path]).select(["day", "what", "started", "subscribers", "rejected"]).to_pylist()
+        for row in store.read("runs", [path]).select(_OF_LEDGER).to_pylist()
     ]
-    rows.sort(key=lambda row: row["started"])
+    rows.sort(key=lambda row: row["number"])
     known = {(row["what"], row["day"]): row for row in rows}
-    gone: dict[str, date] = {}
-    for row in newest(store, "expire").iter_rows(named=True):
-        settings = json.loads(row["settings"])
-        kept = {STAYS.name: settings["days"] + settings["margin"], CARDS.name: settings["margin"]}
-        for name, n in kept.items():
-            gone[name] = max(gone.get(name, date.min), row["day"] - timedelta(days=n))
+    expiries = [(row["number"], kept(row["day"], **_kept(row))) for row in rows if row["what"] == "expire"]
     for table, what in ((STAYS, "stays"), (REJECTS, "stays"), (CARDS, "cards")):
         log = store.log(table.name).group_by(table.partition[0])
         held = {
@@ -139,11 +136,17 @@ def _ledger(store: Store) -> Iterator[Finding]:
                 yield Finding("ledger", where, f"published by a run that did not end: run `{_again(what, day)}`")
             elif (said := _said(table.name, on_record)) not in (None, n):
                 yield Finding("ledger", where, f"{n} rows, the ledger says {said}: run `{_again(what, day)}`")
-        if table is REJECTS:  # a day may have none
-            continue
         for (kind, day), row in sorted(known.items()):
-            if kind == what and day not in held and day >= gone.get(table.name, date.min) and row["subscribers"]:
+            some = sum(n for _, n in row["rejected"]) if table is REJECTS else row["subscribers"]
+            expired = any(number > row["number"] and day < first[table] for number, first in expiries)
+            if kind == what and day not in held and some and not expired:
                 yield Finding("ledger", f"{table.name} of {day}", "on record, and the table has none of it")
+
+
+def _kept(row: dict[str, Any]) -> dict[str, int]:
+    """For how long an expiry on record was told to keep."""
+    settings = json.loads(row["settings"])
+    return {name: settings[name] for name in ("days", "margin")}
 
 
 def _said(name: str, row: dict[str, Any]) -> int | None:
@@ -162,12 +165,13 @@ def _days(store: Store, as_of: date, n: int) -> Iterator[Finding]:
     for date_ in store.stale():
         yield Finding("cards", str(date_), "stale: a day of the window was run since; run `travelcard cards --stale`")
     for one in days(store, as_of - timedelta(days=n), as_of - timedelta(days=1)):
+        shown = one.day + timedelta(days=1)
         if one.state == "missing":
             yield Finding("days", str(one.day), f"missing: run `travelcard stays {one.day}` when its pings are there")
         elif one.state == "late":
             yield Finding("days", str(one.day), "late: run after cards were made that hold it")
-        elif one.state == "stale" and one.day + timedelta(days=1) not in store.days("cards"):
-            yield Finding("days", str(one.day), f"its cards are not made: run `{_again('cards', as_of)}`")
+        elif one.state == "stale" and shown not in store.days("cards"):
+            yield Finding("days", str(one.day), f"its cards are not made: run `{_again('cards', shown)}`")
         if one.accepted is not None:
             yield Finding("days", str(one.day), f"accepted by {one.accepted}", wrong=False)
 

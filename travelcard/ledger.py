@@ -84,14 +84,17 @@ def row_of(
 
 
 def append(store: Store, row: Mapping[str, Any]) -> None:
-    """Put a row on record."""
+    """Put a row on record, numbered by the commit that adds it: the next one, since commits are not tried again."""
+    runs = store.table(RUNS.name)
+    if runs is None:
+        raise NotFound(f"{store.root} has no table {RUNS.name}: it was never run")
+    row = {**row, "number": runs.version() + 1}
     store.publish(RUNS, [store.write(RUNS, pa.Table.from_pylist([row], schema=RUNS.arrow()), {})])
 
 
 def newest(store: Store, what: str) -> pl.DataFrame:
     """The ledger's newest row of each day (or date) that a kind of step ran for, ascending by day."""
-    runs = store.frame("runs").filter(pl.col("what") == what)
-    return runs.sort("started").unique("day", keep="last", maintain_order=True).sort("day")
+    return store.runs(what).unique("day", keep="last", maintain_order=True).sort("day")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,8 @@ class Day:
     """What is known of a day: ``complete``, ``stale``, ``late`` or ``missing``; and who accepted it against the gate.
 
     Late is a day that was run again after cards were made from it; stale one whose own cards, those of the day after,
-    were made from other stays than the store now holds, or not made yet; missing one without stays.
+    were made from other stays than the store now holds, or neither made yet nor any later ones; missing one without
+    stays.
     """
 
     day: date
@@ -128,9 +132,8 @@ def days(store: Store, first: date, last: date) -> list[Day]:
 
 
 def latest(store: Store) -> date:
-    """The newest date that the store has cards of, or that its newest stays are for."""
-    if dates := store.days("cards"):
-        return dates[-1]
-    if ran := store.days("stays"):
-        return ran[-1] + timedelta(days=1)
+    """The newest date that the store has cards of, or that the cards of its newest stays are for, the later one."""
+    dates = [*store.days("cards")[-1:], *(day + timedelta(days=1) for day in store.days("stays")[-1:])]
+    if dates:
+        return max(dates)
     raise NotFound(f"{store.root} holds nothing yet: run `travelcard run DAY` first")

@@ -6,12 +6,21 @@ import time
 from datetime import UTC, date, datetime, timedelta
 
 from travelcard.ledger import Step, append, row_of
-from travelcard.schema import CARDS, REJECTS, STAYS
+from travelcard.schema import CARDS, REJECTS, STAYS, Table
 from travelcard.store import Store
 
-__all__ = ["REJECTS_DAYS", "expire"]
+__all__ = ["REJECTS_DAYS", "expire", "kept"]
 
 REJECTS_DAYS = 7  # rejects hold values as they came: a week is enough to ask the network about them
+
+
+def kept(as_of: date, *, days: int, margin: int) -> dict[Table, date]:
+    """The first day (or date) of each table that an expiry leaves: see `expire`."""
+    return {
+        STAYS: as_of - timedelta(days=days + margin),
+        REJECTS: as_of - timedelta(days=REJECTS_DAYS),
+        CARDS: as_of - timedelta(days=margin),
+    }
 
 
 def expire(store: Store, *, as_of: date, days: int, margin: int = 0) -> Step:
@@ -21,15 +30,10 @@ def expire(store: Store, *, as_of: date, days: int, margin: int = 0) -> Step:
     seven. Each day goes in a transaction of its own, so that one that is killed leaves whole days; the next ends it.
     """
     began, started = time.perf_counter(), datetime.now(UTC)
-    kept = {
-        STAYS: as_of - timedelta(days=days + margin),
-        REJECTS: as_of - timedelta(days=REJECTS_DAYS),
-        CARDS: as_of - timedelta(days=margin),
-    }
     gone: dict[str, list[str]] = {}
     with store.writing(f"expiry as of {as_of}"):
         left = store.vacuum()  # before anything is written: a disk that a run filled has room for no log
-        for table, first in kept.items():
+        for table, first in kept(as_of, days=days, margin=margin).items():
             old = [day for day in store.days(table.name) if day < first]
             for day in old:
                 store.publish(table, [], {table.partition[0]: day})

@@ -360,6 +360,7 @@ _COUNTS = pa.map_(pa.string(), pa.int64())
 RUNS = Table(
     "runs",
     (
+        Column("number", pa.int64(), _INT),  # of the commit that added the row: clocks tie and are set back
         Column("day", pa.date32(), ("date",)),
         Column("what", pa.string(), _TEXT),
         Column("started", SECONDS, _TIME),

@@ -92,11 +92,6 @@ class _Footer:
         groups = [file.metadata.row_group(g).column(0).statistics for g in range(file.metadata.num_row_groups)]
         return cls(file, [group.min for group in groups], [group.max for group in groups])
 
-    def about(self) -> dict[str, Any]:
-        """What was written about the file."""
-        found: dict[str, Any] = json.loads((self.file.metadata.metadata or {}).get(b"travelcard", b"{}"))
-        return found
-
 
 def _walked(path: str, footer: _Footer, ends: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Table]:
     """A sorted file in parts: its subscribers before each of `ends`, the last of which is None, for the rest.
@@ -378,7 +373,15 @@ class Store:
     def about(self, as_of: date) -> dict[str, Any]:
         """What was written about the cards of a date; empty where the store has none."""
         files = self.files("cards", as_of=as_of)
-        return self._footer("cards", files[0][1]).about() if files else {}
+        return self._about(files[0][1]) if files else {}
+
+    def _about(self, path: str) -> dict[str, Any]:
+        """What was written about the cards in a file."""
+        text = (self._footer("cards", path).file.metadata.metadata or {}).get(b"travelcard")
+        if text is None:
+            raise InputError(f"cards/{path} was not written by travelcard: make the cards of its date again")
+        about: dict[str, Any] = json.loads(text)
+        return about
 
     def changed(self) -> dict[date, set[date]]:
         """For each date of the cards, ascending, the days of its window whose stays are others now than they were then.
@@ -414,7 +417,8 @@ class Store:
         return {info.path: info.size or 0 for info in found if info.type == pa.fs.FileType.File}
 
     def vacuum(self) -> tuple[int, int]:
-        """Remove the files that are no part of any table now, whoever left them: (files, bytes).
+        """Remove the files that are no part of any table now, whoever left them, and the folders that are left empty:
+        (files, bytes).
 
         Nothing is written, not even to a log: where a run filled the disk, its files can still be removed.
         """
@@ -423,10 +427,14 @@ class Store:
         for half in halves:
             half.unlink()
         for name in TABLES:
-            filesystem, _ = self._filesystem(name)
+            filesystem, base = self._filesystem(name)
             for path, bytes_ in self._orphans(name).items():
                 filesystem.delete_file(path)
                 files, size = files + 1, size + bytes_
+            if isinstance(filesystem, pa.fs.LocalFileSystem):  # there are no folders in an object store
+                for folder, _, _ in os.walk(base, topdown=False):
+                    if not os.listdir(folder):
+                        os.rmdir(folder)
         return files, size
 
     def sizes(self, name: str) -> dict[str, int]:
@@ -511,8 +519,8 @@ class Store:
         return pl.concat(parts)
 
     def runs(self, what: str | None = None, day: date | None = None) -> pl.DataFrame:
-        """The ledger: one row per run, oldest first; of one kind and day if asked."""
-        rows = self.frame("runs").sort("started")
+        """The ledger: one row per run, in the order in which they ended; of one kind and day if asked."""
+        rows = self.frame("runs").sort("number")
         if what is not None:
             rows = rows.filter(pl.col("what") == what)
         return rows if day is None else rows.filter(pl.col("day") == day)
@@ -558,7 +566,7 @@ class Store:
                 with _naming(name, path):
                     rows = footer.file.read_row_groups(list(groups), use_threads=False).cast(schema)
                 parts.append(rows.filter(pc.equal(rows["subscriber"], subscriber)))
-            about |= footer.about()
+            about |= self._about(path) if name == CARDS.name else {}
         return (date.fromisoformat(seen[-1]) if seen else None), pa.concat_tables(parts), about
 
     def card(self, subscriber: object, *, as_of: date | None = None) -> Card:
