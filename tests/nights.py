@@ -23,11 +23,11 @@ _KEPT = re.compile(
 
 
 def command(folder: Path, *words: object, point: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command of travelcard, killed at a point if one is given."""
+    """Run a command of travelcard from a folder, killed at a point if one is given."""
     head = ["-m", "travelcard"] if point is None else [str(ROOT / "killed.py"), point]
     config = ["--config", str(folder / "travelcard.toml")]
     return subprocess.run(
-        [sys.executable, *head, *map(str, words), *config], capture_output=True, text=True, check=False
+        [sys.executable, *head, *map(str, words), *config], capture_output=True, text=True, check=False, cwd=folder
     )
 
 

@@ -34,6 +34,8 @@ ORDER = [
     "explain",
     "cards",
     "lock",
+    "objects",
+    "lease",
     "store",
     "ledger",
     "gate",

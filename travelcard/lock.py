@@ -13,7 +13,7 @@ from pathlib import Path
 
 from travelcard.errors import Busy, InputError
 
-__all__ = ["held", "holder"]
+__all__ = ["held", "holder", "signed", "signer"]
 
 
 @contextmanager
@@ -32,13 +32,11 @@ def held(path: Path, what: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Busy(f"{path.parent.parent} is being written: {_holder(file)}") from None
+            raise Busy(f"the store is being written: {_holder(file)}") from None
         except OSError as error:
             raise InputError(f"{path} cannot be locked on this file system: {error.strerror}") from error
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        text = json.dumps({"what": what, "process": os.getpid(), "host": socket.gethostname(), "since": since})
         os.ftruncate(file, 0)
-        os.pwrite(file, text.encode(), 0)
+        os.pwrite(file, signed(what), 0)
         try:
             yield
         finally:
@@ -68,10 +66,20 @@ def holder(path: Path) -> tuple[str, bool] | None:
         os.close(file)
 
 
+def signed(what: str, **more: str) -> bytes:
+    """What a writer leaves where others look: JSON."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    by = {"what": what, "process": os.getpid(), "host": socket.gethostname(), "since": since}
+    return json.dumps(by | more).encode()
+
+
+def signer(text: bytes) -> str:
+    """Who left it, as a message says it."""
+    by = json.loads(text)
+    return f"{by['what']}, since {by['since']}, by process {by['process']} on {by['host']}"
+
+
 def _holder(file: int) -> str:
     """Who wrote the lock: it may be empty for the moment between locking and writing."""
     text = os.pread(file, 4096, 0)
-    if not text:
-        return "by another process, just now"
-    by = json.loads(text)
-    return f"{by['what']}, since {by['since']}, by process {by['process']} on {by['host']}"
+    return signer(text) if text else "by another process, just now"

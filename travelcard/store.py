@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 import uuid
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -28,7 +29,9 @@ from deltalake.transaction import AddAction, RemoveAction
 from travelcard.card import Card
 from travelcard.errors import InputError, NotFound, mask
 from travelcard.explain import Explanation, explain
+from travelcard.lease import Lease, leased, lessee
 from travelcard.lock import held, holder
+from travelcard.objects import Objects
 from travelcard.places import Places
 from travelcard.policy import Policy
 from travelcard.risk import Risk
@@ -133,6 +136,7 @@ class Store:
         self._footers: dict[str, _Footer] = {}
         self._seen: dict[str, int | None] = {}  # when each table's log was last looked at, see _log_changed
         self._writing = False
+        self._lease: Lease | None = None
 
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
@@ -142,14 +146,21 @@ class Store:
     @property
     def scratch(self) -> Path:
         """A folder for what may be made again at any time; beside the tables, or here when they are elsewhere."""
-        return Path(".travelcard") if "://" in self.root else Path(self.root) / ".travelcard"
+        return Path(".travelcard") if self._remote else Path(self.root) / ".travelcard"
+
+    @property
+    def _remote(self) -> bool:
+        """Whether this is a prefix of an object store: without folders, their times and their locks."""
+        return "://" in self.root
 
     def uri(self, table: str) -> str:
         return f"{self.root}/{table}"
 
     def _filesystem(self, table: str) -> tuple[pa.fs.FileSystem, str]:
-        if "://" in self.root:
-            return pa.fs.FileSystem.from_uri(self.uri(table))  # type: ignore[no-any-return]
+        if self._remote:
+            # what is small is then written in one request, not in three with an unfinished upload if killed between
+            options = "?allow_delayed_open=true" if self.root.startswith("s3://") else ""
+            return pa.fs.FileSystem.from_uri(self.uri(table) + options)  # type: ignore[no-any-return]
         return pa.fs.LocalFileSystem(), os.path.abspath(self.uri(table))
 
     def table(self, name: str) -> DeltaTable | None:
@@ -165,12 +176,12 @@ class Store:
         except TableNotFoundError:
             return None
         except (OSError, DeltaError) as error:
-            raise InputError(f"{self.uri(name)} cannot be read as a Delta table: {_first_line(error)}") from error
+            raise InputError(f"{self.uri(name)} cannot be read as a Delta table: {_one_line(error)}") from error
         return self._tables[name]
 
     def _log_changed(self, name: str) -> int | None:
         """When a table's log was last written to, nanoseconds; None where no clock of a folder says so."""
-        return None if "://" in self.root else os.stat(f"{self.uri(name)}/_delta_log").st_mtime_ns
+        return None if self._remote else os.stat(f"{self.uri(name)}/_delta_log").st_mtime_ns
 
     def _has_next(self, name: str) -> bool:
         """Whether the commit after the one we know is there: one within the same tick leaves the folder's time."""
@@ -224,7 +235,7 @@ class Store:
                     raise_if_key_not_exists=False,
                 )
             except (OSError, DeltaError) as error:
-                raise InputError(f"{self.root} cannot be written: {_first_line(error)}") from error
+                raise InputError(f"{self.root} cannot be written: {_one_line(error)}") from error
         self._layout = layout
         return layout
 
@@ -232,12 +243,12 @@ class Store:
 
     @property
     def _lock(self) -> Path:
-        name = hashlib.sha256(self.root.encode()).hexdigest()[:16] if "://" in self.root else "store"
+        name = hashlib.sha256(self.root.encode()).hexdigest()[:16] if self._remote else "store"
         return self.scratch / f"{name}.lock"
 
     def writer(self) -> tuple[str, bool] | None:
         """Who writes this store, and whether that process lives; None where nobody does."""
-        return holder(self._lock)
+        return lessee(self.root) if self._remote else holder(self._lock)
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
@@ -248,12 +259,13 @@ class Store:
         if self._writing:
             yield
             return
-        with held(self._lock, f"{what} of {self.root}"):
-            self._writing = True
+        what = f"{what} of {self.root}"
+        with held(self._lock, what), leased(self.root, what, self._lock) if self._remote else nullcontext() as lease:
+            self._writing, self._lease = True, lease
             try:
                 yield
             finally:
-                self._writing = False
+                self._writing, self._lease = False, None
 
     def write(
         self,
@@ -299,14 +311,20 @@ class Store:
                 file.add_key_value_metadata({"travelcard": json.dumps(about)} if about else {})
             size = filesystem.get_file_info(f"{base}/{path}").size
         except OSError as error:
-            raise InputError(f"{self.root} cannot be written: {_first_line(error)}") from error
+            raise InputError(f"{self.root} cannot be written: {_one_line(error)}") from error
         return Written(path, size, written, text)
 
     def discard(self, table: Table, files: Iterable[Written]) -> None:
         """Remove files that were written and are not to be published."""
-        filesystem, base = self._filesystem(table.name)
-        for file in files:
-            filesystem.delete_file(f"{base}/{file.path}")
+        self._remove(table.name, [file.path for file in files])
+
+    def _remove(self, name: str, paths: Sequence[str]) -> None:
+        if self._remote:  # Arrow's way would leave an empty object where the folder of each was
+            Objects(self.root).delete([f"{name}/{path}" for path in paths])
+            return
+        filesystem, base = self._filesystem(name)
+        for path in paths:
+            filesystem.delete_file(f"{base}/{path}")
 
     def publish(self, table: Table, files: Iterable[Written], partition: Mapping[str, date] | None = None) -> None:
         """One transaction: these files are from now on all that a day (or as_of) holds; without one, they are added.
@@ -320,6 +338,8 @@ class Store:
         handle = self.table(table.name)
         if handle is None:
             raise NotFound(f"{self.root} has no table {table.name}: it was never run")
+        if self._lease is not None:
+            self._lease.renew()
         try:
             handle.create_write_transaction(
                 actions,
@@ -330,7 +350,7 @@ class Store:
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
         except (OSError, DeltaError) as error:
-            raise InputError(f"{self.root}: {table.name} could not be published: {_first_line(error)}") from error
+            raise InputError(f"{self.root}: {table.name} could not be published: {_one_line(error)}") from error
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -406,7 +426,7 @@ class Store:
         return len(found), sum(found.values())
 
     def _orphans(self, name: str) -> dict[str, int]:
-        """Their paths in the file system, and their sizes."""
+        """Their paths in the table's folder, and their sizes."""
         handle = self.table(name)
         if handle is None:
             return {}
@@ -414,7 +434,8 @@ class Store:
         every = handle.vacuum(retention_hours=0, dry_run=True, enforce_retention_duration=False, full=True)
         found = filesystem.get_file_info([f"{base}/{path}" for path in every])
         # a tombstone outlives its file
-        return {info.path: info.size or 0 for info in found if info.type == pa.fs.FileType.File}
+        there = zip(every, found, strict=True)
+        return {path: info.size or 0 for path, info in there if info.type == pa.fs.FileType.File}
 
     def vacuum(self) -> tuple[int, int]:
         """Remove the files that are no part of any table now, whoever left them, and the folders that are left empty:
@@ -427,14 +448,12 @@ class Store:
         for half in halves:
             half.unlink()
         for name in TABLES:
-            filesystem, base = self._filesystem(name)
-            for path, bytes_ in self._orphans(name).items():
-                filesystem.delete_file(path)
-                files, size = files + 1, size + bytes_
-            if isinstance(filesystem, pa.fs.LocalFileSystem):  # there are no folders in an object store
-                for folder, _, _ in os.walk(base, topdown=False):
-                    if not os.listdir(folder):
-                        os.rmdir(folder)
+            orphans = self._orphans(name)
+            self._remove(name, [*orphans])
+            files, size = files + len(orphans), size + sum(orphans.values())
+            for folder, _, _ in os.walk(self.uri(name), topdown=False):  # in an object store there are none
+                if not os.listdir(folder):
+                    os.rmdir(folder)
         return files, size
 
     def sizes(self, name: str) -> dict[str, int]:
@@ -641,7 +660,7 @@ def _naming(name: str, path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"{name}/{path} is gone or damaged: run its day again ({_first_line(error)})") from error
+        raise InputError(f"{name}/{path} is gone or damaged: run its day again ({_one_line(error)})") from error
 
 
 def _counted(kind: pa.DataType) -> bool:
@@ -676,8 +695,11 @@ def _leaves(schema: pa.Schema) -> dict[str, pa.DataType]:
     return out
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _one_line(error: Exception) -> str:
+    """The first line of what a library says, with the causes that Delta's sets below it, and without its colours."""
+    first, *rest = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines() or [type(error).__name__]
+    causes = [line.strip().removeprefix("↳ ") for line in rest if line.lstrip().startswith("↳ ")]
+    return ": ".join([first, *(cause for cause in causes if not cause.startswith("<"))])
 
 
 def _lit(key: str, value: str | None) -> pl.Expr:

@@ -1,0 +1,308 @@
+"""A store in an object store: what the night's tests ask of a folder, asked of an S3-compatible server."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+
+import boto3
+import nights
+import pytest
+from moto.server import ThreadedMotoServer
+from nights import AS_OF, DAYS, LAST, command, good, rows, same
+
+import travelcard as tc
+from travelcard import lease, synth
+from travelcard.check import check
+from travelcard.schema import RUNS
+
+ROOT = "s3://travel"
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket, and the environment that names its server."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a failing test would print every request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ALLOW_HTTP", "true")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            patch.setenv(name, "us-east-1")
+        yield boto3.resource("s3").create_bucket(Bucket="travel")
+    server.stop()
+
+
+def told(folder: Path, store: str) -> Path:
+    """A country whose configuration names a store of four buckets."""
+    file = folder / "travelcard.toml"
+    lines = [line for line in file.read_text().splitlines() if not line.startswith(("store", "buckets"))]
+    file.write_text("\n".join([f'store = "{store}"', "buckets = 4", *lines]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def countries(bucket, tmp_path_factory):
+    """Three days of a small country, run into a folder and into the bucket."""
+    folder = tmp_path_factory.mktemp("countries")
+    synth.write(folder / "local", subscribers=400, days=DAYS, pings_per_subscriber=20, cells=1500, files=3, seed=5)
+    nights.copied(folder / "local", folder / "s3")
+    local, s3 = told(folder / "local", "store"), told(folder / "s3", f"{ROOT}/three")
+    for day in DAYS:
+        for one in (local, s3):
+            good(one, "run", day)
+    return local, s3
+
+
+def listing(bucket, store: tc.Store) -> set[str]:
+    """The objects of a store, but for its logs and its lock."""
+    prefix = store.root.removeprefix(f"{ROOT}/") + "/"
+    keys = {object_.key.removeprefix(prefix) for object_ in bucket.objects.filter(Prefix=prefix)}
+    return {key for key in keys if "/_delta_log/" not in key and key != lease.OBJECT}
+
+
+def unfinished(bucket) -> list:
+    return list(bucket.multipart_uploads.all())
+
+
+# ---------------------------------------------------------------------------------------------------- every command
+
+
+def test_every_command_does_what_it_does_in_a_folder(bucket, countries):
+    local, s3 = countries
+    ours, theirs = tc.Store(f"{ROOT}/three"), tc.Store(local / "store")
+    assert same(rows(ours), rows(theirs))
+    who = theirs.frame("cards", as_of=AS_OF)["subscriber"][7]
+    for words in (("card", who, "--json"), ("explain", who)):
+        said = [good(country, *words) for country in countries]
+        assert said[0] == said[1]
+    found = check(ours, as_of=AS_OF, days=3)
+    assert {one.where for one in found if one.wrong} == set()
+    assert {one.what for one in found} == {one.what for one in check(theirs, as_of=AS_OF, days=3)}
+    assert {path.name for path in s3.iterdir()} >= {".travelcard"}
+    assert not (s3 / "store").exists()
+    assert not unfinished(bucket)
+
+
+def test_late_hours_and_an_expiry(bucket, countries, tmp_path):
+    local, s3 = (nights.copied(country, tmp_path / country.name) for country in countries)
+    told(s3, f"{ROOT}/late")
+    for day in DAYS:
+        late = sorted((s3 / "pings" / str(day)).iterdir())[-1]
+        late.rename(tmp_path / late.name)
+        good(s3, "run", day)
+        (tmp_path / late.name).rename(late)
+        good(s3, "stays", day)
+    store = tc.Store(f"{ROOT}/late")
+    assert store.stale() == [day + timedelta(days=1) for day in DAYS]
+    good(s3, "cards", "--stale")
+    assert store.stale() == []
+    assert same(rows(store), rows(tc.Store(local / "store")))
+    for country in (local, s3):
+        good(country, "expire", AS_OF)
+    assert same(rows(store), rows(tc.Store(local / "store")))
+    assert listing(bucket, store) == set(map(str, nights.named(store)))
+
+
+def test_an_object_that_is_gone_is_named(bucket, countries):
+    _, s3 = countries
+    nights.copied(s3, s3.parent / "gone")
+    gone = told(s3.parent / "gone", f"{ROOT}/gone")
+    good(gone, "run", LAST)
+    store = tc.Store(f"{ROOT}/gone")
+    _, path = store.files("cards")[1]
+    bucket.Object(f"gone/cards/{path}").delete()
+    found, *_ = [one for one in check(store, as_of=AS_OF, days=1) if one.wrong]
+    assert found.where == f"cards/{path}"
+    assert found.says == "is gone"
+    with pytest.raises(tc.InputError, match=f"cards/{path} is gone or damaged"):
+        store.frame("cards")
+
+
+@pytest.mark.parametrize(("where", "why"), [("s3://nobucket/a", "404"), ("nowhere://a/b", "nowhere")])
+def test_a_store_that_cannot_be_reached_is_refused_in_one_line(bucket, countries, tmp_path, where, why):
+    country = told(nights.copied(countries[0], tmp_path / "country"), where)
+    for words in (("run", LAST), ("card", 1), ("check",)):
+        done = command(country, *words)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert done.stderr.startswith("refused: ")
+        assert why in done.stderr
+
+
+def test_without_the_extra_nothing_is_written(bucket, here, monkeypatch):
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with pytest.raises(tc.MissingExtra, match=r"travelcard\[s3\]"), tc.Store(f"{ROOT}/a").writing("a run"):
+        pass
+
+
+# ---------------------------------------------------------------------------------------------------- who writes
+
+HOLDER = """
+import sys, time, travelcard as tc
+with tc.Store(sys.argv[1]).writing("the run of 2022-03-14"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(bucket, tmp_path):
+    """A process in a folder of its own, as on another machine, that writes a store; its folder; that store."""
+    root = f"{ROOT}/{tmp_path.name}"
+    (tmp_path / "there").mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, root], stdout=subprocess.PIPE, text=True, cwd=tmp_path / "there"
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process, tmp_path / "there", tc.Store(root)
+        process.kill()
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+def test_another_machine_is_refused_at_once(holder, here):
+    process, _, store = holder
+    with (
+        pytest.raises(tc.Busy, match=rf"the run of 2022-03-14 of {store.root}, since.*process {process.pid} .* s ago"),
+        store.writing("the cards"),
+    ):
+        pass
+    who, lives = store.writer()
+    assert lives
+    assert f"process {process.pid}" in who
+
+
+def test_who_ends_leaves_nothing(bucket, here):
+    store = tc.Store(f"{ROOT}/ends")
+    assert store.writer() is None
+    for _ in range(2):
+        with store.writing("a run"):
+            assert store.writer() is not None
+        assert store.writer() is None
+    with pytest.raises(tc.GateError), store.writing("a run that is refused"):
+        raise tc.GateError
+    assert store.writer() is None
+
+
+def test_a_dead_process_of_this_machine_is_taken_over_at_once(holder, monkeypatch):
+    process, there, store = holder
+    process.kill()
+    process.wait()
+    monkeypatch.chdir(there)
+    with store.writing("the next run"):
+        assert str(process.pid) not in store.writer()[0]
+
+
+def test_a_dead_machine_is_taken_over_when_its_lease_has_run_out(holder, here, monkeypatch):
+    process, _, store = holder
+    process.kill()
+    process.wait()
+    with pytest.raises(tc.Busy), store.writing("too soon"):
+        pass
+    monkeypatch.setattr(lease, "LEASE_S", 0.0)
+    who, lives = store.writer()
+    assert not lives
+    assert str(process.pid) in who
+    with store.writing("in time"):
+        pass
+
+
+def test_who_writes_says_so_again_and_again(bucket, here, monkeypatch):
+    monkeypatch.setattr(lease, "RENEWED_S", 0.05)
+    with tc.Store(f"{ROOT}/renewed").writing("a run"):
+        object_ = bucket.Object(f"renewed/{lease.OBJECT}")
+        first, text = object_.last_modified, object_.get()["Body"].read()
+        for _ in range(100):
+            object_.wait_until_exists()
+            object_.reload()
+            if object_.last_modified > first:
+                break
+            threading.Event().wait(0.1)
+        assert object_.last_modified > first
+        assert object_.get()["Body"].read() == text
+
+
+def test_who_slept_through_its_lease_commits_nothing(bucket, tmp_path, monkeypatch):
+    folders = [tmp_path / name for name in ("one", "other")]
+    stores = [tc.Store(f"{ROOT}/slept", asked={"buckets": 1}) for _ in folders]
+    for folder in folders:
+        folder.mkdir()
+    monkeypatch.setattr(lease, "LEASE_S", 0.0)
+    monkeypatch.chdir(folders[0])
+    with stores[0].writing("one"):
+        stores[0].create("integer")
+        file = stores[0].write(RUNS, RUNS.arrow().empty_table(), {})
+        monkeypatch.chdir(folders[1])
+        with stores[1].writing("the other"):
+            with pytest.raises(tc.Busy, match="another process writes the store now"):
+                stores[0].publish(RUNS, [file])
+            stores[1].publish(RUNS, [file])
+        with pytest.raises(tc.Busy, match="another process writes the store now"):
+            stores[0].publish(RUNS, [file])
+    assert len(stores[0].files("runs")) == 1
+
+
+def test_of_many_that_want_it_one_has_it(bucket, tmp_path):
+    """Each in a folder of its own: only the object is between them."""
+    go, inside, had = threading.Barrier(8), threading.Lock(), []
+
+    def one(number: int) -> None:
+        lock = tmp_path / str(number) / "store.lock"
+        lock.parent.mkdir()
+        go.wait()
+        for _ in range(5):
+            try:
+                with lease.leased(f"{ROOT}/wanted", f"the run of {number}", lock):
+                    assert inside.acquire(blocking=False), "two at once"
+                    had.append(number)
+                    inside.release()
+            except tc.Busy:
+                pass
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, range(8)))
+    assert had
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_two_commits_at_once_are_one_or_one_after_the_other(bucket, tmp_path, remote):
+    """With no lock between them: a commit is there once, with its file, or it was refused."""
+    root = f"{ROOT}/conflict" if remote else str(tmp_path / "store")
+    tc.Store(root, asked={"buckets": 1}).create("integer")
+    go = threading.Barrier(6)
+
+    def one(_: int) -> tuple[list[str], list[str]]:
+        store = tc.Store(root)
+        done, refused = [], []
+        for _ in range(3):
+            file = store.write(RUNS, RUNS.arrow().empty_table(), {})
+            go.wait()
+            try:
+                store.publish(RUNS, [file])
+                done.append(file.path)
+            except tc.InputError as error:
+                assert "could not be published" in str(error)  # noqa: PT017  either is right
+                refused.append(file.path)
+        return done, refused
+
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(one, range(6)))
+    done = sorted(path for paths, _ in found for path in paths)
+    assert done == [path for _, path in tc.Store(root).files("runs")]
+    assert len(done) + sum(len(refused) for _, refused in found) == 18
+    assert tc.Store(root).table("runs").version() == len(done)
