@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import random
+import signal
 import subprocess
 import sys
 import threading
@@ -15,11 +18,12 @@ import nights
 import pytest
 from moto.server import ThreadedMotoServer
 from nights import AS_OF, DAYS, LAST, command, good, rows, same
+from test_kills import OLD, whole
 
 import travelcard as tc
 from travelcard import lease, synth
 from travelcard.check import check
-from travelcard.schema import RUNS
+from travelcard.schema import CARDS, RUNS
 
 ROOT = "s3://travel"
 
@@ -52,15 +56,23 @@ def told(folder: Path, store: str) -> Path:
 
 @pytest.fixture(scope="module")
 def countries(bucket, tmp_path_factory):
-    """Three days of a small country, run into a folder and into the bucket."""
+    """Three days of a small country, run into a folder and into the bucket, where it is also kept with two days."""
     folder = tmp_path_factory.mktemp("countries")
     synth.write(folder / "local", subscribers=400, days=DAYS, pings_per_subscriber=20, cells=1500, files=3, seed=5)
     nights.copied(folder / "local", folder / "s3")
     local, s3 = told(folder / "local", "store"), told(folder / "s3", f"{ROOT}/three")
     for day in DAYS:
+        if day == LAST:
+            copied(bucket, "three", "two")
         for one in (local, s3):
             good(one, "run", day)
     return local, s3
+
+
+def copied(bucket, store: str, name: str) -> tc.Store:
+    for object_ in bucket.objects.filter(Prefix=f"{store}/"):
+        bucket.Object(name + object_.key.removeprefix(store)).copy({"Bucket": bucket.name, "Key": object_.key})
+    return tc.Store(f"{ROOT}/{name}")
 
 
 def listing(bucket, store: tc.Store) -> set[str]:
@@ -306,3 +318,49 @@ def test_two_commits_at_once_are_one_or_one_after_the_other(bucket, tmp_path, re
     assert done == [path for _, path in tc.Store(root).files("runs")]
     assert len(done) + sum(len(refused) for _, refused in found) == 18
     assert tc.Store(root).table("runs").version() == len(done)
+
+
+# ---------------------------------------------------------------------------------------------------- kills
+
+COMMITS = {("run", LAST): 5, ("cards", AS_OF): 2, ("expire", OLD): 8}
+FILES = {"run": 9, "cards": 4}
+
+
+def points(words: tuple[str, object], dice: random.Random) -> list[str]:
+    """Before, while and after each commit is made, and with half a file written."""
+    numbers = range(1, COMMITS[words] + 1)
+    commits = [[f"before {n}", f"during {n} {dice.randrange(15_000)}", f"after {n}"] for n in numbers]
+    halves = [f"file {dice.randint(1, FILES[words[0]])}" for _ in range(3)] if words[0] in FILES else []
+    return [*itertools.chain(*commits), *halves]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("words", COMMITS, ids=lambda words: words[0])
+def test_whatever_is_killed_leaves_whole_days_and_the_next_run_succeeds(bucket, countries, tmp_path, words):
+    """The kills of tests/test_kills.py, where there are no folders, and every file is a request."""
+    dice = random.Random(2022)
+    copied(bucket, "three", "old")
+    good(told(nights.copied(countries[1], tmp_path / "old"), f"{ROOT}/old"), "expire", OLD)
+    truth, old = rows(tc.Store(f"{ROOT}/three")), rows(tc.Store(f"{ROOT}/old"))
+    mine, killed = points(words, dice), 0
+    dice.shuffle(mine)
+    for number, some in enumerate([mine[n : n + 6] for n in range(0, len(mine), 6)]):
+        store = copied(bucket, "two" if words[0] == "run" and number % 2 else "three", f"{words[0]}{number}")
+        folder = told(nights.copied(countries[1], tmp_path / str(number)), store.root)
+        if words[0] == "cards":
+            store.publish(CARDS, [], {"as_of": AS_OF})
+        before, after = rows(store), old if words[0] == "expire" else truth
+        for point in some:
+            done = command(folder, *words, point=point)
+            assert done.returncode in (0, -signal.SIGKILL), done.stderr
+            killed += done.returncode != 0
+            whole(tc.Store(store.root), before, after)
+        good(folder, *words)
+        assert same(rows(store), after)
+        assert store.stale() == []
+        good(folder, "expire", DAYS[0])
+        assert listing(bucket, store) == set(map(str, nights.named(store)))
+        assert store.writer() is None
+    assert not unfinished(bucket)
+    sys.stdout.write(f"{words[0]}: {killed} of {len(mine)} killed\n")
+    assert killed > len(mine) / 2
