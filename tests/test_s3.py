@@ -250,6 +250,7 @@ def test_who_writes_says_so_again_and_again(bucket, here, monkeypatch):
 
 
 def test_who_slept_through_its_lease_commits_nothing(bucket, tmp_path, monkeypatch):
+    """Not while another one writes, not after it, and not when somebody removed the lock."""
     folders = [tmp_path / name for name in ("one", "other")]
     stores = [tc.Store(f"{ROOT}/slept", asked={"buckets": 1}) for _ in folders]
     for folder in folders:
@@ -264,6 +265,7 @@ def test_who_slept_through_its_lease_commits_nothing(bucket, tmp_path, monkeypat
             with pytest.raises(tc.Busy, match="another process writes the store now"):
                 stores[0].publish(RUNS, [file])
             stores[1].publish(RUNS, [file])
+        bucket.Object(f"slept/{lease.OBJECT}").delete()
         with pytest.raises(tc.Busy, match="another process writes the store now"):
             stores[0].publish(RUNS, [file])
     assert len(stores[0].files("runs")) == 1
@@ -318,6 +320,21 @@ def test_two_commits_at_once_are_one_or_one_after_the_other(bucket, tmp_path, re
     assert done == [path for _, path in tc.Store(root).files("runs")]
     assert len(done) + sum(len(refused) for _, refused in found) == 18
     assert tc.Store(root).table("runs").version() == len(done)
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_commit_that_another_one_came_before_is_refused(bucket, tmp_path, monkeypatch, remote):
+    """It is not tried again on top of the other: what it was to replace is not what is there now."""
+    root = f"{ROOT}/before" if remote else str(tmp_path / "store")
+    late, first = tc.Store(root, asked={"buckets": 1}), tc.Store(root)
+    late.create("integer")
+    file = late.write(RUNS, RUNS.arrow().empty_table(), {})
+    known = late.table("runs")
+    monkeypatch.setattr(late, "table", lambda _: known)
+    first.publish(RUNS, [file])
+    with pytest.raises(tc.InputError, match="runs could not be published"):
+        late.publish(RUNS, [file])
+    assert first.table("runs").version() == 1
 
 
 # ---------------------------------------------------------------------------------------------------- kills
