@@ -20,6 +20,7 @@ ORDER = [
     "boundaries",
     "borders",
     "places",
+    "pages",
     "sources",
     "cells",
     "locations",

@@ -20,6 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from travelcard.errors import InputError, hidden
+from travelcard.pages import verify
 from travelcard.schema import Column, Table, decoded, zone
 
 __all__ = ["Batch", "Piece", "Reading", "as_text", "begun", "is_number", "pieces_of", "read_table", "text_bytes"]
@@ -227,23 +228,26 @@ def _parquet_pieces(path: Path, reading: Reading) -> list[Piece]:
     # Polars decodes a row group in two thirds of the time that pyarrow takes (20 ns a ping against 31).
     scan = pl.scan_parquet(path, glob=False, cache=False).select(list(chosen.values()))
 
-    def read(first: int, rows: int) -> Callable[[], Iterator[Batch]]:
+    def read(first: int, rows: int, begun: pq.RowGroupMetaData | None) -> Callable[[], Iterator[Batch]]:
         def batches() -> Iterator[Batch]:
             try:
+                if begun is not None:
+                    verify(path, begun, chosen.values())
                 table = scan.slice(first, rows).collect().to_arrow(compat_level=pl.CompatLevel.newest())
-            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowInvalid, OSError) as error:
                 raise _broken(path, error) from error
             yield _batch(str(path), first, table, chosen, numeric)
 
         return batches
 
     pieces, first = [], 0
-    for group in range(metadata.num_row_groups):
-        end = first + metadata.row_group(group).num_rows
-        span = _span(metadata.row_group(group), chosen["subscriber"])
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        begin, end = first, first + group.num_rows
+        span = _span(group, chosen["subscriber"])
         while first < end:
             rows = min(_PIECE, end - first)
-            pieces.append(Piece(str(path), rows, numeric, read(first, rows), span))
+            begun = group if first == begin else None
+            pieces.append(Piece(str(path), rows, numeric, read(first, rows, begun), span))
             first += rows
     return pieces
 

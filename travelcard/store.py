@@ -304,6 +304,7 @@ class Store:
                 ],
                 write_statistics=["subscriber"],  # nothing else is looked for, and texts are long in comparing
                 store_schema=False,  # a reader is to see text, not our dictionary
+                write_page_checksum=True,
             ) as file:
                 for part in [rows] if isinstance(rows, pa.Table) else rows:
                     file.write_table(part.cast(schema), row_group_size=_ROW_GROUP.get(table.name, 1 << 20))
@@ -400,7 +401,8 @@ class Store:
         text = (self._footer("cards", path).file.metadata.metadata or {}).get(b"travelcard")
         if text is None:
             raise InputError(f"cards/{path} was not written by travelcard: make the cards of its date again")
-        about: dict[str, Any] = json.loads(text)
+        with _naming("cards", path):
+            about: dict[str, Any] = json.loads(text)
         return about
 
     def changed(self) -> dict[date, set[date]]:
@@ -508,7 +510,9 @@ class Store:
         """A file of a table, open for what is done with it."""
         filesystem, base = self._filesystem(name)
         whole = f"{base}/{path}"
-        with _naming(name, path), pq.ParquetFile(whole, filesystem=filesystem, read_dictionary=dictionaries) as file:
+        options = {"read_dictionary": dictionaries, "page_checksum_verification": True}
+        with _naming(name, path), pq.ParquetFile(whole, filesystem=filesystem, **options) as file:
+            _sound(file, TABLES[name])
             yield file
 
     def _footer(self, name: str, path: str) -> _Footer:
@@ -517,7 +521,8 @@ class Store:
         if footer is None:
             filesystem, base = self._filesystem(name)
             with _naming(name, path):
-                file = pq.ParquetFile(f"{base}/{path}", filesystem=filesystem)
+                file = pq.ParquetFile(f"{base}/{path}", filesystem=filesystem, page_checksum_verification=True)
+                _sound(file, TABLES[name])
             footer = _Footer.of(file)
         self._footers[path] = footer  # behind all others: the first is the one not asked for longest
         if len(self._footers) > _OPEN:
@@ -659,8 +664,21 @@ def _naming(name: str, path: str) -> Iterator[None]:
     """Name the file of a table that is gone or damaged."""
     try:
         yield
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # a bit of a column's name may have turned over
         raise InputError(f"{name}/{path} is gone or damaged: run its day again ({_one_line(error)})") from error
+
+
+def _sound(file: pq.ParquetFile, table: Table) -> None:
+    """Raise `ArrowInvalid` for a footer that is not what was written: no checksum covers it.
+
+    A column of another name in a list would be read as one of nulls, and fewer rows than there are would be all.
+    """
+    if [*_leaves(file.schema_arrow)] != [*_leaves(table.arrow())]:
+        raise pa.ArrowInvalid(f"it does not have the columns of {table.name}")
+    groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
+    flat = {group.num_rows == group.column(0).num_values for group in groups}  # the first column is in no list
+    if sum(group.num_rows for group in groups) != file.metadata.num_rows or False in flat:
+        raise pa.ArrowInvalid("the numbers of its rows do not agree")
 
 
 def _counted(kind: pa.DataType) -> bool:

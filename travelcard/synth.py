@@ -877,7 +877,7 @@ def _write_file(country: Country, feed: _Feed, day: date, file: int, path: Path)
 
 def _parquet(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     repeated = [name for name in ("cell", "plmn", "place", "reason", "file", "kind", "home") if name in schema.names]
-    return pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=repeated)
+    return pq.ParquetWriter(path, schema, compression="snappy", use_dictionary=repeated, write_page_checksum=True)
 
 
 _TRUTH = (("place", pa.string()), ("arrive", SECONDS), ("depart", SECONDS))
