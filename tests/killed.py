@@ -1,9 +1,11 @@
 """A command of travelcard in a process that kills itself, without a word, at a given point.
 
 ``python tests/killed.py POINT ARGUMENT ...``; POINT is ``before N`` or ``after N`` (the N-th commit to a Delta table),
-``during N MICROSECONDS`` (so long after that commit began), the same with ``-vacuum`` (the N-th table whose files that
-no table names are removed), ``file N`` (when the N-th Parquet file is half written) or ``at MILLISECONDS`` (after the
-start).
+``during N MICROSECONDS`` (so long after that commit began), the same with ``-delete`` (the N-th file that is removed),
+``file N`` (when the N-th Parquet file is half written), ``spill N`` (when pings went to disk for the N-th time),
+``at MILLISECONDS`` (after the start), ``term MILLISECONDS`` (not killed but told to stop), or empty.
+
+With ``spilling`` before it, memory has no room for the pings of a small country.
 """
 
 # ruff: noqa: PLC0415  it is about when a module is loaded, too
@@ -18,12 +20,12 @@ import time
 from typing import Any
 
 
-def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def die(by: int = signal.SIGKILL) -> None:
+    os.kill(os.getpid(), by)
 
 
-def die_in(seconds: float) -> None:
-    threading.Thread(target=lambda: (time.sleep(seconds), die()), daemon=True).start()
+def die_in(seconds: float, by: int = signal.SIGKILL) -> None:
+    threading.Thread(target=lambda: (time.sleep(seconds), die(by)), daemon=True).start()
 
 
 def patched(owner: Any, name: str, number: int, before: Any = None, after: Any = None) -> None:
@@ -44,24 +46,49 @@ def patched(owner: Any, name: str, number: int, before: Any = None, after: Any =
     setattr(owner, name, replacement)
 
 
-def main(point: str, arguments: list[str]) -> None:
-    kind, number, *rest = point.split()
-    if kind == "at":
-        die_in(int(number) / 1000)
+def set_up(kind: str, number: int, microseconds: int) -> None:
+    if kind in ("at", "term"):
+        die_in(number / 1000, signal.SIGKILL if kind == "at" else signal.SIGTERM)
     elif kind == "file":
         import pyarrow.parquet as pq
 
-        patched(pq.ParquetWriter, "write_table", int(number), after=die)
+        patched(pq.ParquetWriter, "write_table", number, after=die)
+    elif kind == "spill":
+        from travelcard.buckets import Arena
+
+        patched(Arena, "_spill", number, after=die)
     else:
-        from deltalake import DeltaTable
+        when, _, delete = kind.partition("-")
+        points = {"before": (die, None), "after": (None, die), "during": (lambda: die_in(microseconds / 1e6), None)}
+        if delete:
+            import pyarrow.fs
 
-        when, _, vacuum = kind.partition("-")
-        before = {"before": die, "after": None, "during": lambda: die_in(int(rest[0]) / 1e6)}[when]
-        number = 2 * int(number) if vacuum else int(number)  # each table is asked first, and then told
-        patched(DeltaTable, vacuum or "create_write_transaction", number, before, die if when == "after" else None)
-    from travelcard.cli import main as command
+            class Folder(pyarrow.fs.LocalFileSystem):
+                def delete_file(self, path: str) -> None:
+                    super().delete_file(path)
 
-    command(arguments)
+            pyarrow.fs.LocalFileSystem = Folder
+            patched(Folder, "delete_file", number, *points[when])
+        else:
+            from deltalake import DeltaTable
+
+            patched(DeltaTable, "create_write_transaction", number, *points[when])
+
+
+def main(point: str, arguments: list[str]) -> None:
+    words = point.split()
+    if words[:1] == ["spilling"]:
+        from travelcard import buckets
+
+        os.environ["TRAVELCARD_MEMORY"] = "1KiB"
+        buckets.OPEN_CHUNKS = 1024
+        words = words[1:]
+    if words:
+        set_up(words[0], int(words[1]), int(words[2]) if len(words) > 2 else 0)
+    from travelcard.__main__ import command
+
+    sys.argv = ["travelcard", *arguments]
+    command()
 
 
 if __name__ == "__main__":

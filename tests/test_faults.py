@@ -13,13 +13,13 @@ from contextlib import contextmanager
 
 import nights
 import pytest
-from nights import AS_OF, LAST, copied, good, listing, named, rows, same
+from nights import AS_OF, LAST, command, copied, good, listing, named, rows, same
 
 import travelcard as tc
 from travelcard import cli
 from travelcard.retention import expire
 
-LIMITS = (0, 3_000, 20_000)  # bytes that a file may have
+LIMITS = (0, 3_000, 10_000)  # bytes that a file may have
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +29,9 @@ def countries(tmp_path_factory):
     return two, rows(tc.Store(three / "store"))
 
 
-def refused(folder, *words, before=None, said="") -> str:
+def refused(folder, *words, said="", **how) -> str:
     """Run a command that must refuse in one line."""
-    done = subprocess.run(
-        [sys.executable, "-m", "travelcard", *map(str, words), "--config", str(folder / "travelcard.toml")],
-        capture_output=True, text=True, check=False, preexec_fn=before,
-    )  # fmt: skip
+    done = command(folder, *words, **how)
     assert done.returncode == 1, (done.returncode, done.stdout, done.stderr)
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("refused: "), done.stderr
@@ -93,9 +90,8 @@ def test_a_full_disk_refuses_a_run_in_one_line_wherever_it_is(countries, tmp_pat
     two, truth = countries
     folder = copied(two, tmp_path / "country")
     kept = (folder / "store").rename(folder / "kept")
-    if spilling:
-        text = (folder / "travelcard.toml").read_text()
-        (folder / "travelcard.toml").write_text('memory = "1KiB"\n' + text)
+    point = "spilling" if spilling else None
+    said = []
     with disk(folder / "store", "64m"):
         subprocess.run(["cp", "-r", f"{kept}/.", folder / "store"], check=True)
         before = rows(tc.Store(folder / "store"))
@@ -110,10 +106,12 @@ def test_a_full_disk_refuses_a_run_in_one_line_wherever_it_is(countries, tmp_pat
             ballast = folder / "store" / "ballast"
             with ballast.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, max(shown(folder / "store") - int(share * night), 1))
-            refused(folder, "run", LAST)
+            said.append(refused(folder, "run", LAST, point=point))
             whole(tc.Store(folder / "store"), before, truth)
             ballast.unlink()
             healed(folder, truth)
+    assert any("memory has no room" in line for line in said) == spilling, "it was full in a spill"
+    assert any("stays" in line or "cannot be written" in line for line in said)
 
 
 def shown(folder) -> int:

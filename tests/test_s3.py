@@ -5,23 +5,21 @@ from __future__ import annotations
 import itertools
 import logging
 import random
-import signal
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 
 import boto3
 import nights
 import pytest
 from moto.server import ThreadedMotoServer
-from nights import AS_OF, DAYS, LAST, command, good, rows, same
-from test_kills import OLD, whole
+from nights import AS_OF, DAYS, LAST, OLD, command, good, rows, same, told, trial
 
 import travelcard as tc
-from travelcard import lease, synth
+from travelcard import lease
 from travelcard.check import check
 from travelcard.schema import CARDS, RUNS
 
@@ -46,21 +44,13 @@ def bucket():
     server.stop()
 
 
-def told(folder: Path, store: str) -> Path:
-    """A country whose configuration names a store of four buckets."""
-    file = folder / "travelcard.toml"
-    lines = [line for line in file.read_text().splitlines() if not line.startswith(("store", "buckets"))]
-    file.write_text("\n".join([f'store = "{store}"', "buckets = 4", *lines]))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def countries(bucket, tmp_path_factory):
     """Three days of a small country, run into a folder and into the bucket, where it is also kept with two days."""
     folder = tmp_path_factory.mktemp("countries")
-    synth.write(folder / "local", subscribers=400, days=DAYS, pings_per_subscriber=20, cells=1500, files=3, seed=5)
+    nights.country(folder / "local", run=0, buckets=4)
     nights.copied(folder / "local", folder / "s3")
-    local, s3 = told(folder / "local", "store"), told(folder / "s3", f"{ROOT}/three")
+    local, s3 = folder / "local", told(folder / "s3", f'store = "{ROOT}/three"')
     for day in DAYS:
         if day == LAST:
             copied(bucket, "three", "two")
@@ -107,12 +97,9 @@ def test_every_command_does_what_it_does_in_a_folder(bucket, countries):
 
 def test_late_hours_and_an_expiry(bucket, countries, tmp_path):
     local, s3 = (nights.copied(country, tmp_path / country.name) for country in countries)
-    told(s3, f"{ROOT}/late")
+    told(s3, f'store = "{ROOT}/late"')
+    nights.without_late_files(s3, "run", days=DAYS)
     for day in DAYS:
-        late = sorted((s3 / "pings" / str(day)).iterdir())[-1]
-        late.rename(tmp_path / late.name)
-        good(s3, "run", day)
-        (tmp_path / late.name).rename(late)
         good(s3, "stays", day)
     store = tc.Store(f"{ROOT}/late")
     assert store.stale() == [day + timedelta(days=1) for day in DAYS]
@@ -122,13 +109,13 @@ def test_late_hours_and_an_expiry(bucket, countries, tmp_path):
     for country in (local, s3):
         good(country, "expire", AS_OF)
     assert same(rows(store), rows(tc.Store(local / "store")))
-    assert listing(bucket, store) == set(map(str, nights.named(store)))
+    assert listing(bucket, store) == nights.named(store)
 
 
 def test_an_object_that_is_gone_is_named(bucket, countries):
     _, s3 = countries
     nights.copied(s3, s3.parent / "gone")
-    gone = told(s3.parent / "gone", f"{ROOT}/gone")
+    gone = told(s3.parent / "gone", f'store = "{ROOT}/gone"')
     good(gone, "run", LAST)
     store = tc.Store(f"{ROOT}/gone")
     _, path = store.files("cards")[1]
@@ -142,7 +129,7 @@ def test_an_object_that_is_gone_is_named(bucket, countries):
 
 @pytest.mark.parametrize(("where", "why"), [("s3://nobucket/a", "404"), ("nowhere://a/b", "nowhere")])
 def test_a_store_that_cannot_be_reached_is_refused_in_one_line(bucket, countries, tmp_path, where, why):
-    country = told(nights.copied(countries[0], tmp_path / "country"), where)
+    country = told(nights.copied(countries[0], tmp_path / "country"), f'store = "{where}"')
     for words in (("run", LAST), ("card", 1), ("check",)):
         done = command(country, *words)
         assert done.returncode == 1
@@ -357,27 +344,16 @@ def test_whatever_is_killed_leaves_whole_days_and_the_next_run_succeeds(bucket, 
     """The kills of tests/test_kills.py, where there are no folders, and every file is a request."""
     dice = random.Random(2022)
     copied(bucket, "three", "old")
-    good(told(nights.copied(countries[1], tmp_path / "old"), f"{ROOT}/old"), "expire", OLD)
-    truth, old = rows(tc.Store(f"{ROOT}/three")), rows(tc.Store(f"{ROOT}/old"))
+    good(told(nights.copied(countries[1], tmp_path / "old"), f'store = "{ROOT}/old"'), "expire", OLD)
+    after = rows(tc.Store(f"{ROOT}/old" if words[0] == "expire" else f"{ROOT}/three"))
     mine, killed = points(words, dice), 0
     dice.shuffle(mine)
     for number, some in enumerate([mine[n : n + 6] for n in range(0, len(mine), 6)]):
         store = copied(bucket, "two" if words[0] == "run" and number % 2 else "three", f"{words[0]}{number}")
-        folder = told(nights.copied(countries[1], tmp_path / str(number)), store.root)
+        folder = told(nights.copied(countries[1], tmp_path / str(number)), f'store = "{store.root}"')
         if words[0] == "cards":
             store.publish(CARDS, [], {"as_of": AS_OF})
-        before, after = rows(store), old if words[0] == "expire" else truth
-        for point in some:
-            done = command(folder, *words, point=point)
-            assert done.returncode in (0, -signal.SIGKILL), done.stderr
-            killed += done.returncode != 0
-            whole(tc.Store(store.root), before, after)
-        good(folder, *words)
-        assert same(rows(store), after)
-        assert store.stale() == []
-        good(folder, "expire", DAYS[0])
-        assert listing(bucket, store) == set(map(str, nights.named(store)))
-        assert store.writer() is None
+        killed += trial(folder, store, words, some, after, partial(listing, bucket, store)).total()
     assert not unfinished(bucket)
     sys.stdout.write(f"{words[0]}: {killed} of {len(mine)} killed\n")
     assert killed > len(mine) / 2
