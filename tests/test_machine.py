@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,12 +13,16 @@ import oracle
 import polars as pl
 import pytest
 import shapely
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from nights import listing, named, same
+from nights import rows as rows_of
 
 import travelcard as tc
+from travelcard import ledger
 from travelcard.batch import run_cards, run_stays
+from travelcard.check import check
 from travelcard.retention import REJECTS_DAYS, expire
 
 TZ = "Asia/Shanghai"
@@ -38,6 +43,24 @@ pings_ = st.lists(
     max_size=6,
 )
 days = st.sampled_from(DAYS)
+late_days = st.sampled_from([DAYS[-1] + timedelta(days=n) for n in (1, 3, REJECTS_DAYS + 1)])
+
+
+def run_day(store: tc.Store, day: date, rows: list) -> None:
+    begin = oracle.midnight(day, TZ)
+    table = pl.DataFrame(
+        {
+            "subscriber": [row[0] for row in rows],
+            "time": [datetime.fromtimestamp(begin + row[1], UTC) for row in rows],
+            "plmn": [row[2] for row in rows],
+        },
+        schema_overrides={"subscriber": pl.Int64},
+    )
+    run_stays(store, day=day, pings=table, places=PLACES, max_rejected=1)
+
+
+def make_cards(store: tc.Store, as_of: date) -> None:
+    run_cards(store, as_of=as_of, policy=POLICY, places=PLACES)
 
 
 class Crash(Exception):
@@ -56,7 +79,11 @@ class Nights(RuleBasedStateMachine):
         self.rejects: dict[date, list] = {}
         self.edition: dict[date, int] = {}  # of the stays of a day: which run made them
         self.cards: dict[date, tuple[dict, dict]] = {}  # (editions, cards)
-        self.runs = 0
+        self.now = 0  # commits so far
+        self.published: dict[tuple[str, date], int] = {}  # when a table's day was last written
+        self.recorded: dict[tuple[str, date], tuple[int, dict]] = {}  # when a step last ended, and what it counted
+        self.expired: list[tuple[int, dict]] = []  # when, and the first day that was kept of each table
+        self.known = None  # the ledger when it was last looked at
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -90,39 +117,72 @@ class Nights(RuleBasedStateMachine):
         # with no reject nothing is written of them, and the day's old ones go all the same
         if done >= 1:
             self.rejects[day] = rejects
+            self._commit("rejects", day)
         if done >= 2:
-            self.stays[day], self.runs = oracle.stays(pings, TZ), self.runs + 1
-            self.edition[day] = self.runs
+            self.stays[day] = oracle.stays(pings, TZ)
+            self.edition[day] = self._commit("stays", day)
             if not self.stays[day]:
                 del self.edition[day], self.stays[day]
+        if done >= 3:
+            self._record(
+                "stays",
+                day,
+                read=len(self.arrived[day]),
+                clean=len(self.arrived[day]) - len(rejects),
+                rejected=Counter(reason for _, reason in rejects),
+                subscribers=len({stay[0] for stay in self.stays.get(day, [])}),
+            )
 
     @precondition(lambda self: self.stays)
     @rule(data=st.data(), crash=st.sampled_from((None, None, 1, 2)))
     def make_cards(self, data, crash):
         last = data.draw(st.sampled_from(sorted(self.stays)))
         as_of = last + timedelta(days=data.draw(st.integers(1, WINDOW)))
-        if self._until(crash, lambda: self._cards(as_of)) >= 1:
+        self._did_make(as_of, self._until(crash, lambda: self._cards(as_of)))
+
+    def _did_make(self, as_of: date, done: int) -> None:
+        if done >= 1:
             self.cards[as_of] = self._model_cards(as_of)
+            self._commit("cards", as_of)
+        if done >= 2:
+            cards = self.cards[as_of][1]
+            colours = Counter(colour for colour, _ in cards.values())
+            self._record("cards", as_of, subscribers=len(cards), cards=colours)
 
     @rule()
     def make_stale_cards(self):
-        for as_of in self.store.stale():
+        before, stale = self.store.editions("cards"), self.store.stale()
+        made = set()
+        for as_of in stale:
             if self._editions(as_of):
-                self._cards(as_of)
-                self.cards[as_of] = self._model_cards(as_of)
+                made.add(as_of)
+                self._did_make(as_of, self._until(None, lambda as_of=as_of: self._cards(as_of)))
             else:
                 with pytest.raises(tc.InputError, match="ever run"):
                     self._cards(as_of)
+        after = self.store.editions("cards")
+        assert {as_of for as_of in before if after[as_of] != before[as_of]} == made
 
     @precondition(lambda self: self.store.exists)
-    @rule(day=days, margin=st.integers(0, 2))
-    def expire(self, day, margin):
-        expire(self.store, as_of=day, days=WINDOW, margin=margin)
-        first = day - timedelta(days=WINDOW + margin)
-        self.stays = {d: rows for d, rows in self.stays.items() if d >= first}
-        self.edition = {d: n for d, n in self.edition.items() if d >= first}
-        self.rejects = {d: rows for d, rows in self.rejects.items() if d >= day - timedelta(days=REJECTS_DAYS)}
-        self.cards = {d: made for d, made in self.cards.items() if d >= day - timedelta(days=margin)}
+    @rule(day=st.one_of(days, late_days), margin=st.integers(0, 2), crash=st.sampled_from((None, None, 1, 2, 3)))
+    def expire(self, day, margin, crash):
+        kept = {
+            "stays": day - timedelta(days=WINDOW + margin),
+            "rejects": day - timedelta(days=REJECTS_DAYS),
+            "cards": day - timedelta(days=margin),
+        }
+        tables = {"stays": self.stays, "rejects": self.rejects, "cards": self.cards}
+        old = [(name, d) for name, held in tables.items() for d in sorted(held) if d < kept[name] and held[d]]
+        done = self._until(crash, lambda: expire(self.store, as_of=day, days=WINDOW, margin=margin))
+        for name, d in old[:done]:
+            del tables[name][d]
+            self._commit(name, d)
+            if name == "stays":
+                del self.edition[d]
+        if done > len(old):
+            self._record("expire", day)
+            self.expired.append((self.now, kept))
+            assert listing(self.folder / "store") == named(self.store), "files that no table names"
 
     @precondition(lambda self: self.stays)
     @rule()
@@ -134,19 +194,10 @@ class Nights(RuleBasedStateMachine):
     # ---------------------------------------------------------------------------------------- how
 
     def _run(self, day: date) -> None:
-        begin = oracle.midnight(day, TZ)
-        table = pl.DataFrame(
-            {
-                "subscriber": [row[0] for row in self.arrived[day]],
-                "time": [datetime.fromtimestamp(begin + row[1], UTC) for row in self.arrived[day]],
-                "plmn": [row[2] for row in self.arrived[day]],
-            },
-            schema_overrides={"subscriber": pl.Int64},
-        )
-        run_stays(self.store, day=day, pings=table, places=PLACES, max_rejected=1)
+        run_day(self.store, day, self.arrived[day])
 
     def _cards(self, as_of: date) -> None:
-        run_cards(self.store, as_of=as_of, policy=POLICY, places=PLACES)
+        make_cards(self.store, as_of)
 
     def _until(self, crash: int | None, step) -> int:
         """Do a step that crashes before a commit (None: it does not): how many commits it made."""
@@ -167,6 +218,18 @@ class Nights(RuleBasedStateMachine):
         finally:
             self.store.publish = real
         return made
+
+    def _commit(self, table: str, day: date) -> int:
+        self.now += 1
+        self.published[table, day] = self.now
+        return self.now
+
+    def _record(self, what: str, day: date, **counts) -> None:
+        self.now += 1
+        self.recorded[what, day] = (
+            self.now,
+            {"read": 0, "clean": 0, "rejected": {}, "subscribers": 0, "cards": {}} | counts,
+        )
 
     def _clean(self, day: date) -> tuple[list, list]:
         begin = oracle.midnight(day, TZ)
@@ -222,8 +285,140 @@ class Nights(RuleBasedStateMachine):
         model = [as_of for as_of, (editions, _) in self.cards.items() if editions != self._editions(as_of)]
         assert self.store.stale() == sorted(model)
 
+    def _changed(self) -> dict[date, set[date]]:
+        out = {}
+        for as_of, (editions, _) in sorted(self.cards.items()):
+            now = self._editions(as_of)
+            out[as_of] = {day for day in {*editions, *now} if editions.get(day) != now.get(day)}
+        return out
 
-Nights.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestNights = Nights.TestCase
+    @invariant()
+    def what_changed_since_is_known_and_so_is_every_day(self):
+        changed = self._changed()
+        assert self.store.changed() == changed
+        newest = max(self.cards, default=date.min)
+        for one in ledger.days(self.store, DAYS[0] - timedelta(days=1), DAYS[-1]):
+            if one.day not in self.stays:
+                state = "missing"
+            elif any(one.day in days for days in changed.values()):
+                state = "late"
+            else:
+                shown = one.day + timedelta(days=1)
+                state = "stale" if changed.get(shown) or shown > newest else "complete"
+            assert (one.day, one.state) == (one.day, state)
+
+    @invariant()
+    def the_ledger_is_only_added_to_and_its_newest_rows_are_true(self):
+        rows = self.store.runs()
+        if self.known is not None:
+            assert rows.head(len(self.known)).equals(self.known), "a row on record is another one now"
+        self.known = rows
+        have = {}
+        for row in rows.iter_rows(named=True):
+            counts = {name: row[name] for name in ("read", "clean", "subscribers")}
+            maps = {name: {k: n for k, n in row[name].items() if n} for name in ("rejected", "cards")}
+            have[row["what"], row["day"]] = counts | maps
+        assert have == {key: counts for key, (_, counts) in self.recorded.items()}
+
+    @invariant()
+    def a_check_finds_what_is_wrong_and_nothing_else(self):
+        if not self.store.days("stays") and not self.store.days("cards"):
+            return
+        found = [one for one in check(self.store, as_of=DAYS[-1], days=4) if one.wrong and one.what != "disk"]
+        assert {one.where for one in found if one.what == "ledger"} == self._unfinished()
+        assert {one.where for one in found if one.what == "cards"} == {
+            str(d) for d, days in self._changed().items() if days
+        }
+        late = set().union(*self._changed().values())
+        said = {one.where for one in found if one.what == "days"}
+        for day in DAYS[:-1]:
+            unshown = day + timedelta(days=1) > max(self.cards, default=date.min)
+            assert (str(day) in said) == (day not in self.stays or day in late or unshown), day
+        assert {one.what for one in found} <= {"ledger", "cards", "days"}
+
+    def _unfinished(self) -> set[str]:
+        """The days of tables that are not as the newest row on record says."""
+        out = set()
+        for table, held, what in (
+            ("stays", self.stays, "stays"),
+            ("rejects", self.rejects, "stays"),
+            ("cards", self.cards, "cards"),
+        ):
+            for day in {*held, *(day for kind, day in self.recorded if kind == what)}:
+                at, counts = self.recorded.get((what, day), (0, {}))
+                if held.get(day):
+                    wrong = self.published[table, day] > at
+                else:
+                    some = counts.get("rejected" if table == "rejects" else "subscribers")
+                    wrong = some and not any(when > at and day < kept[table] for when, kept in self.expired)
+                if wrong:
+                    out.add(f"{table} of {day}")
+        return out
+
+
+def of_size(examples: int, steps: int):
+    how = settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    return type("Sized", (Nights.TestCase,), {"settings": how})
+
+
+TestNights = of_size(15, 12)
+TestManyNights = pytest.mark.heavy(of_size(80, 25))
+
+
+# ---------------------------------------------------------------------------------------------------- any order
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_in_any_order_of_arrivals_and_reruns_the_tables_are_the_same(data):
+    """Files come late, days are run early and again, cards are made of any state: `--stale` brings all to one end."""
+    files = data.draw(st.lists(st.tuples(st.sampled_from(DAYS[:4]), pings_), min_size=3, max_size=6))
+    dates = data.draw(st.sets(st.sampled_from(DAYS), min_size=1, max_size=3))
+    arrivals = list(enumerate(files))
+    reruns = [day for day, _ in files]
+    orders = [[*arrivals, *reruns], data.draw(st.permutations([*arrivals, *reruns, *dates, *dates]))]
+    with tempfile.TemporaryDirectory() as folder:
+        first, other = (
+            in_an_order(tc.Store(f"{folder}/{number}", asked={"buckets": 2}), order, dates)
+            for number, order in enumerate(orders)
+        )
+    assert same(first, other)
+
+
+def in_an_order(store: tc.Store, order: list, dates: set[date]) -> dict[str, pl.DataFrame]:
+    """What a store holds after files arrived, days were run and cards made in an order, and what was left to do is."""
+    arrived: dict[date, dict[int, list]] = {}
+
+    def run(day: date) -> None:
+        run_day(store, day, [row for _, rows in sorted(arrived[day].items()) for row in rows])
+
+    for one in order:
+        if isinstance(one, tuple):
+            number, (day, rows) = one
+            arrived.setdefault(day, {})[number] = rows
+        elif one in arrived:
+            run(one)
+        elif window_of(one) & set(store.days("stays")):
+            make_cards(store, one)
+    for day in arrived:
+        run(day)
+    for as_of in dates:
+        if window_of(as_of) & set(store.days("stays")) and as_of not in store.days("cards"):
+            make_cards(store, as_of)
+    before, stale = store.editions("cards"), store.stale()
+    for as_of in stale:
+        make_cards(store, as_of)
+    after = store.editions("cards")
+    assert [as_of for as_of in after if after[as_of] != before[as_of]] == stale
+    assert store.stale() == []
+    return rows_of(store)
+
+
+def window_of(as_of: date) -> set[date]:
+    return {as_of - timedelta(days=n) for n in range(1, WINDOW + 1)}

@@ -108,7 +108,8 @@ def test_what_is_older_than_the_window_goes_and_so_does_what_no_table_names(coun
     stray = country / "store" / "stays" / "day=2022-03-12" / "bucket=0" / "stray.parquet"
     stray.parent.mkdir(parents=True, exist_ok=True)
     half = country / "store" / ".travelcard" / "cells" / "map.parquet.123"
-    for path in (stray, half):
+    log = country / "store" / "stays" / "_delta_log"
+    for path in (stray, half, log / "_commit_0a1b.json.tmp", log / f"{7:020}.json#1"):
         path.write_bytes(b"half a file")
     before = rows(store)
     as_of = DAYS[1] + timedelta(days=14)

@@ -446,6 +446,9 @@ class Store:
         Nothing is written, not even to a log: where a run filled the disk, its files can still be removed.
         """
         halves = list((self.scratch / "cells").glob("*.parquet.*"))  # of maps of cells: see Config.cell_map
+        for name in TABLES:  # of commits, as Delta writes them before it gives them their names
+            log = Path(self.uri(name), "_delta_log")
+            halves += [*log.glob("_commit_*.tmp"), *log.glob("*#*")]
         files, size = len(halves), sum(path.stat().st_size for path in halves)
         for half in halves:
             half.unlink()
