@@ -374,7 +374,7 @@ TestManyNights = pytest.mark.heavy(of_size(80, 25))
 # ---------------------------------------------------------------------------------------------------- any order
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_in_any_order_of_arrivals_and_reruns_the_tables_are_the_same(data):
     """Files come late, days are run early and again, cards are made of any state: `--stale` brings all to one end."""
