@@ -13,11 +13,10 @@ import oracle
 import polars as pl
 import pytest
 import shapely
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from nights import listing, named, same
-from nights import rows as rows_of
+from nights import listing, named
 
 import travelcard as tc
 from travelcard import ledger
@@ -369,56 +368,3 @@ def of_size(examples: int, steps: int):
 
 TestNights = of_size(15, 12)
 TestManyNights = pytest.mark.heavy(of_size(80, 25))
-
-
-# ---------------------------------------------------------------------------------------------------- any order
-
-
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
-@given(data=st.data())
-def test_in_any_order_of_arrivals_and_reruns_the_tables_are_the_same(data):
-    """Files come late, days are run early and again, cards are made of any state: `--stale` brings all to one end."""
-    files = data.draw(st.lists(st.tuples(st.sampled_from(DAYS[:4]), pings_), min_size=3, max_size=6))
-    dates = data.draw(st.sets(st.sampled_from(DAYS), min_size=1, max_size=3))
-    arrivals = list(enumerate(files))
-    reruns = [day for day, _ in files]
-    orders = [[*arrivals, *reruns], data.draw(st.permutations([*arrivals, *reruns, *dates, *dates]))]
-    with tempfile.TemporaryDirectory() as folder:
-        first, other = (
-            in_an_order(tc.Store(f"{folder}/{number}", asked={"buckets": 2}), order, dates)
-            for number, order in enumerate(orders)
-        )
-    assert same(first, other)
-
-
-def in_an_order(store: tc.Store, order: list, dates: set[date]) -> dict[str, pl.DataFrame]:
-    """What a store holds after files arrived, days were run and cards made in an order, and what was left to do is."""
-    arrived: dict[date, dict[int, list]] = {}
-
-    def run(day: date) -> None:
-        run_day(store, day, [row for _, rows in sorted(arrived[day].items()) for row in rows])
-
-    for one in order:
-        if isinstance(one, tuple):
-            number, (day, rows) = one
-            arrived.setdefault(day, {})[number] = rows
-        elif one in arrived:
-            run(one)
-        elif window_of(one) & set(store.days("stays")):
-            make_cards(store, one)
-    for day in arrived:
-        run(day)
-    for as_of in dates:
-        if window_of(as_of) & set(store.days("stays")) and as_of not in store.days("cards"):
-            make_cards(store, as_of)
-    before, stale = store.editions("cards"), store.stale()
-    for as_of in stale:
-        make_cards(store, as_of)
-    after = store.editions("cards")
-    assert [as_of for as_of in after if after[as_of] != before[as_of]] == stale
-    assert store.stale() == []
-    return rows_of(store)
-
-
-def window_of(as_of: date) -> set[date]:
-    return {as_of - timedelta(days=n) for n in range(1, WINDOW + 1)}
