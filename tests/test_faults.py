@@ -13,11 +13,10 @@ from contextlib import contextmanager
 
 import nights
 import pytest
-from nights import AS_OF, LAST, command, copied, good, listing, named, rows, same
+from nights import AS_OF, LAST, command, copied, good, listing, rows, same, whole
 
 import travelcard as tc
 from travelcard import cli
-from travelcard.retention import expire
 
 LIMITS = (0, 3_000, 10_000)  # bytes that a file may have
 
@@ -39,22 +38,9 @@ def refused(folder, *words, said="", **how) -> str:
     return done.stderr
 
 
-def whole(store, before, after) -> None:
-    """What the tables hold is as before; or the stays are new already, and the cards are not."""
-    now = rows(store)
-    for name in nights.TABLES:
-        assert now[name].equals(before[name]) or now[name].equals(after[name]), name
-    store.stale()
-
-
 def healed(folder, truth) -> None:
     """The next run succeeds, and leaves nothing behind."""
-    good(folder, "run", LAST)
-    store = tc.Store(folder / "store")
-    assert same(rows(store), truth)
-    expire(store, as_of=nights.DAYS[0], days=14)
-    assert same(rows(store), truth)
-    assert listing(folder / "store") == named(store)
+    nights.healed(folder, tc.Store(folder / "store"), ("run", LAST), truth, lambda: listing(folder / "store"))
 
 
 # ---------------------------------------------------------------------------------------------------- full disks
@@ -106,12 +92,12 @@ def test_a_full_disk_refuses_a_run_in_one_line_wherever_it_is(countries, tmp_pat
             ballast = folder / "store" / "ballast"
             with ballast.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, max(shown(folder / "store") - int(share * night), 1))
-            said.append(refused(folder, "run", LAST, point=point))
+            said.append(refused(folder, "run", LAST, point=point, said=str(folder / "store")))
             whole(tc.Store(folder / "store"), before, truth)
             ballast.unlink()
             healed(folder, truth)
     assert any("memory has no room" in line for line in said) == spilling, "it was full in a spill"
-    assert any("stays" in line or "cannot be written" in line for line in said)
+    assert any("store cannot be written" in line for line in said), "it was full where a file of a table was written"
 
 
 def shown(folder) -> int:

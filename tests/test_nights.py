@@ -137,3 +137,20 @@ def test_sigterm_stops_a_run_and_publishes_nothing_more(country):
     _, said = process.communicate()
     assert (process.returncode, said.strip()) == (143, "stopped: nothing more was published")
     assert same(rows(tc.Store(country / "store")), before)
+
+
+def test_an_interrupt_that_a_library_makes_an_error_of_is_a_stop_all_the_same(country):
+    """As pydantic does, when it comes while one of its models is built."""
+    program = """
+import os, signal, sys
+from travelcard import cli, __main__
+def main():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt as stopped:
+        raise ValueError(stopped)
+cli.main = main
+__main__.command()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (143, "stopped: nothing more was published\n")

@@ -30,7 +30,10 @@ def command() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]  # cards are Chinese, and cron's locale is C
 
+    told: list[int] = []
+
     def stop(number: int, _: object) -> None:
+        told.append(number)
         raise KeyboardInterrupt(number)  # as Ctrl-C does: what runs is ended, what is published stays
 
     signal.signal(signal.SIGTERM, stop)
@@ -42,14 +45,17 @@ def command() -> None:
         main()
     except SystemExit as end:
         code = end.code
-    except KeyboardInterrupt as stopped:
-        sys.stderr.write("stopped: nothing more was published\n")
-        code = 128 + stopped.args[0]
-    except BrokenPipeError:  # `| head`: who reads has enough
-        code = 1
-    except OSError as error:  # of the output: an error of any other file has become a refusal that names it
-        sys.stderr.write(f"refused: the output cannot be written: {error}\n")
-        code = 1
+    except BaseException as error:
+        if told:  # a library may have made an error of its own out of the interrupt
+            sys.stderr.write("stopped: nothing more was published\n")
+            code = 128 + told[0]
+        elif isinstance(error, BrokenPipeError):  # `| head`: who reads has enough
+            code = 1
+        elif isinstance(error, OSError):  # of the output: of any other file it has become a refusal that names it
+            sys.stderr.write(f"refused: the output cannot be written: {error}\n")
+            code = 1
+        else:
+            raise
     sys.stderr.flush()
     # Everything is written and published; taking the interpreter apart, module by module, would take 0.2 s.
     os._exit(code if isinstance(code, int) else 1)

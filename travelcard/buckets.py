@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -297,7 +298,8 @@ class Arena:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what it still held for a disk that is full
+                self._file.close()
 
     def _numbered(self, ids: np.ndarray | pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """(ids as integers, the words from which their buckets are taken)."""

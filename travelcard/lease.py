@@ -99,12 +99,14 @@ def lessee(root: str) -> tuple[str, bool] | None:
 def _owner(lock: Path) -> str:
     """The name of a lock file: of all machines' working directories, this one."""
     path = lock.with_suffix(".owner")
+    name = uuid.uuid4().hex
     try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        name = uuid.uuid4().hex
+        if path.exists() and len(known := path.read_text(encoding="utf-8")) == len(name):  # a full disk left half of it
+            return known
         path.write_text(name, encoding="utf-8")
-        return name
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+    return name
 
 
 def _age(found: Found) -> float:

@@ -35,8 +35,11 @@ def held(path: Path, what: str) -> Iterator[None]:
             raise Busy(f"the store is being written: {_holder(file)}") from None
         except OSError as error:
             raise InputError(f"{path} cannot be locked on this file system: {error.strerror}") from error
-        os.ftruncate(file, 0)
-        os.pwrite(file, signed(what), 0)
+        try:
+            os.ftruncate(file, 0)
+            os.pwrite(file, signed(what), 0)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}") from error
         try:
             yield
         finally:

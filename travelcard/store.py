@@ -511,22 +511,22 @@ class Store:
     @contextmanager
     def _open(self, name: str, path: str, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
         """A file of a table, open for what is done with it."""
-        filesystem, base = self._filesystem(name)
-        whole = f"{base}/{path}"
-        options = {"read_dictionary": dictionaries, "page_checksum_verification": True}
-        with _naming(name, path), pq.ParquetFile(whole, filesystem=filesystem, **options) as file:
-            _sound(file, TABLES[name])
+        with _naming(name, path), self._opened(name, path, dictionaries) as file:
             yield file
+
+    def _opened(self, name: str, path: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+        filesystem, base = self._filesystem(name)
+        options = {"read_dictionary": dictionaries, "page_checksum_verification": True}
+        file = pq.ParquetFile(f"{base}/{path}", filesystem=filesystem, **options)
+        _sound(file, TABLES[name])
+        return file
 
     def _footer(self, name: str, path: str) -> _Footer:
         """A file of a table, kept open with what is needed to find a subscriber in it."""
         footer = self._footers.pop(path, None)
         if footer is None:
-            filesystem, base = self._filesystem(name)
             with _naming(name, path):
-                file = pq.ParquetFile(f"{base}/{path}", filesystem=filesystem, page_checksum_verification=True)
-                _sound(file, TABLES[name])
-            footer = _Footer.of(file)
+                footer = _Footer.of(self._opened(name, path))
         self._footers[path] = footer  # behind all others: the first is the one not asked for longest
         if len(self._footers) > _OPEN:
             self._footers.pop(next(iter(self._footers))).file.close()
