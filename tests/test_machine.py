@@ -13,10 +13,11 @@ import oracle
 import polars as pl
 import pytest
 import shapely
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from nights import listing, named
+from nights import listing, named, same
+from nights import rows as rows_of
 
 import travelcard as tc
 from travelcard import ledger
@@ -355,16 +356,69 @@ class Nights(RuleBasedStateMachine):
         return out
 
 
-def of_size(examples: int, steps: int):
-    how = settings(
+def of_size(examples: int, steps: int) -> settings:
+    """How many nights of how many steps. A failure is shown as it was found: to make it smaller took five minutes."""
+    return settings(
         max_examples=examples,
         stateful_step_count=steps,
         deadline=None,
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
     )
-    return type("Sized", (Nights.TestCase,), {"settings": how})
 
 
-TestNights = of_size(15, 12)
-TestManyNights = pytest.mark.heavy(of_size(80, 25))
+TestNights = type("TestNights", (Nights.TestCase,), {"settings": of_size(15, 12)})
+TestManyNights = pytest.mark.heavy(type("TestManyNights", (Nights.TestCase,), {"settings": of_size(80, 25)}))
+
+
+# ---------------------------------------------------------------------------------------------------- any order
+
+
+def in_any_order(data):
+    """Files come late, days are run early and again, cards are made of any state: `--stale` brings all to one end."""
+    files = data.draw(st.lists(st.tuples(st.sampled_from(DAYS[:4]), pings_), min_size=3, max_size=6))
+    dates = data.draw(st.sets(st.sampled_from(DAYS), min_size=1, max_size=3))
+    arrivals = [("file", day, number, rows) for number, (day, rows) in enumerate(files)]
+    more = [("run", day) for day, _ in files] + 2 * [("cards", as_of) for as_of in dates]
+    with tempfile.TemporaryDirectory() as folder:
+        first, other = (
+            in_an_order(tc.Store(f"{folder}/{number}", asked={"buckets": 2}), order, dates)
+            for number, order in enumerate((arrivals, data.draw(st.permutations([*arrivals, *more]))))
+        )
+    assert same(first, other)
+
+
+test_in_any_order_the_tables_are_the_same = of_size(8, 1)(given(data=st.data())(in_any_order))
+test_in_many_orders_the_tables_are_the_same = pytest.mark.heavy(of_size(100, 1)(given(data=st.data())(in_any_order)))
+
+
+def in_an_order(store: tc.Store, order: list, dates: set[date]) -> dict[str, pl.DataFrame]:
+    """What a store holds after files arrived, days were run and cards made in an order, and what was left to do is."""
+    arrived: dict[date, dict[int, list]] = {}
+
+    def run(day: date) -> None:
+        run_day(store, day, [row for _, rows in sorted(arrived[day].items()) for row in rows])
+
+    def make(as_of: date) -> None:
+        first, last = oracle.window(as_of, WINDOW)
+        if any(first <= day <= last for day in store.days("stays")):
+            make_cards(store, as_of)
+
+    for what, day, *file in order:
+        if what == "file":
+            arrived.setdefault(day, {})[file[0]] = file[1]
+        elif what == "cards":
+            make(day)
+        elif day in arrived:
+            run(day)
+    for day in arrived:
+        run(day)
+    before, stale = store.editions("cards"), store.stale()
+    for as_of in stale:
+        make_cards(store, as_of)
+    after = store.editions("cards")
+    assert {as_of for as_of in dates if after.get(as_of) != before.get(as_of)} == set(stale)
+    assert store.stale() == []
+    for as_of in dates - set(after):
+        make(as_of)
+    return rows_of(store)
