@@ -155,7 +155,7 @@ def trial(
         kind = point.removeprefix("spilling ").split()[0]
         if kind == "term":  # before travelcard listens, it is Python that ends
             assert done.returncode in (0, 143, -signal.SIGTERM), done.stderr
-            assert done.stderr == ("stopped: nothing more was published\n" if done.returncode == 143 else "")
+            assert (done.stderr == "stopped: nothing more was published\n") == (done.returncode == 143), done.stderr
         else:
             assert done.returncode in (0, -signal.SIGKILL), done.stderr
         killed[kind] += done.returncode != 0

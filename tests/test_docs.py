@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import os
 import re
+import subprocess
 import tomllib
+from datetime import datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 
 import travelcard as tc
+from travelcard.cli import app
 from travelcard.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -79,3 +84,30 @@ def test_links_lead_somewhere_and_no_number_is_shown_whole(page):
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (page.parent / target).exists(), target
     assert not re.search(r"\b1[3-9]\d{9}\b", text)
+
+
+def scheduled() -> list[str]:
+    """What cron and systemd start, as /bin/sh gets it."""
+    page = ROOT / "docs" / "operations.md"
+    (cron,) = (text for text in re.findall(r"```\n(.*?)```", page.read_text("utf-8"), re.DOTALL) if "CRON_TZ" in text)
+    (unit, _), *_ = blocks(page, "ini")
+    lines = [re.fullmatch(r"[\d*]+ +[\d*]+ +\* \* \*  (.*)", line) for line in cron.splitlines()[2:]]
+    (start,) = re.findall(r"^ExecStart=/bin/sh -ec '(.*)'$", unit, re.MULTILINE)
+    return [*(line[1].replace("\\%", "%") for line in lines if line), "cd /srv/travelcard; " + start.replace("%%", "%")]
+
+
+@pytest.mark.parametrize("line", scheduled())
+def test_what_is_scheduled_gives_commands_that_there_are(line, tmp_path):
+    """Each is run with a `travelcard` that says what it was told, which the real one then takes."""
+    told = tmp_path / "travelcard"
+    told.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/said\n')
+    told.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TZ": "Asia/Shanghai"}
+    subprocess.run(["sh", "-ec", line.replace("/srv/travelcard", str(tmp_path))], check=True, env=env)
+    said = [words.split() for words in (tmp_path / "said").read_text().splitlines()]
+    today = datetime.now(ZoneInfo("Asia/Shanghai")).date()
+    yesterday = today - timedelta(days=1)
+    night = [["run", str(yesterday)], ["expire", str(today)]]
+    assert said in (night, [["check"], ["report", str(yesterday)]])
+    for words in said:
+        app.parse_args(words, exit_on_error=False, print_error=False)

@@ -16,7 +16,7 @@ from nights import AS_OF, DAYS, LAST, OLD, copied, good, listing, rows, told, tr
 import travelcard as tc
 
 PARTS = 8  # of the kills, each for itself
-AT_ONCE = 4  # kills, one after another, before the run that succeeds
+AT_ONCE = 3  # kills, one after another, before the run that succeeds; some then find nothing left to do
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def test_whatever_is_killed_leaves_whole_days_and_the_next_run_succeeds(countrie
     with ThreadPoolExecutor(2) as pool:
         killed = sum(pool.map(one, range(len(groups))), Counter())
     sys.stdout.write(f"part {part}: {killed.total()} of {len(mine)} killed: {sorted(killed.items())}\n")
-    assert killed.total() > 0.7 * len(mine)
+    assert killed.total() > len(mine) / 2
 
 
 def test_a_run_is_killed_when_pings_are_on_disk(countries, tmp_path):

@@ -139,18 +139,23 @@ def test_sigterm_stops_a_run_and_publishes_nothing_more(country):
     assert same(rows(tc.Store(country / "store")), before)
 
 
-def test_an_interrupt_that_a_library_makes_an_error_of_is_a_stop_all_the_same(country):
-    """As pydantic does, when it comes while one of its models is built."""
-    program = """
-import os, signal, sys
-from travelcard import cli, __main__
-def main():
+SWALLOWED = {
+    "an error of its own, as pydantic does": """
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     except KeyboardInterrupt as stopped:
         raise ValueError(stopped)
-cli.main = main
-__main__.command()
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+""",
+    "nothing in a callback, as numba does": """
+    ctypes.CFUNCTYPE(None)(lambda: [os.kill(os.getpid(), signal.SIGTERM), os.getpid()] and None)()
+    time.sleep(60)
+""",
+}
+
+
+@pytest.mark.parametrize("made", SWALLOWED)
+def test_an_interrupt_of_which_a_library_makes_something_else_is_a_stop_all_the_same(made):
+    program = f"import ctypes, os, signal, time\nfrom travelcard import cli, __main__\ndef main():{SWALLOWED[made]}"
+    program += "cli.main = main\n__main__.command()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stderr) == (143, "stopped: nothing more was published\n")

@@ -36,8 +36,17 @@ def command() -> None:
         told.append(number)
         raise KeyboardInterrupt(number)  # as Ctrl-C does: what runs is ended, what is published stays
 
+    def again(unraisable: sys.UnraisableHookArgs) -> None:
+        """A callback of a library written in C raises nothing: it is told again, when it has returned."""
+        if told and isinstance(unraisable.exc_value, KeyboardInterrupt):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+        else:
+            sys.__unraisablehook__(unraisable)
+
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGALRM, lambda _, frame: stop(told[0], frame))
+    sys.unraisablehook = again
     code: object = 0
     try:
         from travelcard.cli import main  # noqa: PLC0415  after the settings
@@ -48,7 +57,8 @@ def command() -> None:
     except BaseException as error:
         if told:  # a library may have made an error of its own out of the interrupt
             sys.stderr.write("stopped: nothing more was published\n")
-            code = 128 + told[0]
+            sys.stderr.flush()
+            os._exit(128 + told[0])  # at once: a module whose loading was interrupted is not safe to take apart
         elif isinstance(error, BrokenPipeError):  # `| head`: who reads has enough
             code = 1
         elif isinstance(error, OSError):  # of the output: of any other file it has become a refusal that names it
