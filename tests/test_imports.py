@@ -34,6 +34,7 @@ ORDER = [
     "card",
     "explain",
     "cards",
+    "parquet",
     "lock",
     "objects",
     "lease",

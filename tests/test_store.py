@@ -18,9 +18,10 @@ from travelcard import synth
 from travelcard.batch import run_cards, run_stays
 from travelcard.errors import GateError, InputError, NotFound
 from travelcard.ledger import Step, append, newest, row_of
+from travelcard.parquet import GROUP
 from travelcard.schema import CARDS, CORRECTIONS, bucket_of
 from travelcard.sources import Reading
-from travelcard.store import _ROW_GROUP, Store
+from travelcard.store import Store
 
 DAYS = [date(2022, 3, 13), date(2022, 3, 14)]
 AS_OF = date(2022, 3, 15)
@@ -191,7 +192,7 @@ def test_status_list_and_corrections_reach_the_cards(made, tmp_path):
 def test_cards_are_the_same_in_however_many_parts_a_bucket_is_made(made, tmp_path, monkeypatch):
     """Row groups of five stays and no memory: a part is a few subscribers, some with a status or a correction."""
     root, cells, old, _ = made
-    monkeypatch.setitem(_ROW_GROUP, "stays", 5)
+    monkeypatch.setitem(GROUP, "stays", 5)
     store = Store(tmp_path, asked={"buckets": 2})
     for day in DAYS:
         run_stays(store, day=day, pings=pattern(root), cells=cells, reading=READING)

@@ -10,7 +10,17 @@ TravelcardError
 
 import re
 
-__all__ = ["Busy", "GateError", "InputError", "MissingExtra", "NotFound", "TravelcardError", "hidden", "mask"]
+__all__ = [
+    "Busy",
+    "GateError",
+    "InputError",
+    "MissingExtra",
+    "NotFound",
+    "TravelcardError",
+    "hidden",
+    "mask",
+    "one_line",
+]
 
 
 class TravelcardError(Exception):
@@ -60,3 +70,10 @@ def hidden(text: str) -> str:
     'found 138****1234, time'
     """
     return re.sub(r"\d{7,}", lambda digits: mask(digits[0]), text)
+
+
+def one_line(error: Exception) -> str:
+    """The first line of what a library says, with the causes that Delta's sets below it, and without its colours."""
+    first, *rest = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines() or [type(error).__name__]
+    causes = [line.strip().removeprefix("↳ ") for line in rest if line.lstrip().startswith("↳ ")]
+    return ": ".join([first, *(cause for cause in causes if not cause.startswith("<"))])

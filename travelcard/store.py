@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import time
 import uuid
 from bisect import bisect_left, bisect_right
@@ -26,8 +25,9 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
+from travelcard import parquet
 from travelcard.card import Card
-from travelcard.errors import InputError, NotFound, mask
+from travelcard.errors import InputError, NotFound, mask, one_line
 from travelcard.explain import Explanation, explain
 from travelcard.lease import Lease, leased, lessee
 from travelcard.lock import held, holder
@@ -41,8 +41,6 @@ __all__ = ["Store"]
 
 TABLES = {table.name: table for table in (STAYS, REJECTS, CARDS, CORRECTIONS, RUNS)}
 _PARTITION_TYPES = {"day": pa.date32(), "as_of": pa.date32(), "bucket": pa.int16()}
-# Rows of a group; one subscriber's look-up decodes one. A card is a list of lists: 1,000 of them take 0.6 ms.
-_ROW_GROUP = {"stays": 8_000, "cards": 1_000}
 _OPEN = 256  # files kept open for look-ups
 
 
@@ -82,38 +80,6 @@ class Written:
     partition: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Footer:
-    """An open file: the smallest and largest subscriber of each row group."""
-
-    file: pq.ParquetFile
-    lowest: list[Any]
-    highest: list[Any]
-
-    @classmethod
-    def of(cls, file: pq.ParquetFile) -> _Footer:
-        groups = [file.metadata.row_group(g).column(0).statistics for g in range(file.metadata.num_row_groups)]
-        return cls(file, [group.min for group in groups], [group.max for group in groups])
-
-
-def _walked(path: str, footer: _Footer, ends: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Table]:
-    """A sorted file in parts: its subscribers before each of `ends`, the last of which is None, for the rest.
-
-    No row group is decoded twice.
-    """
-    groups = 0
-    rest = schema.empty_table()
-    for end in ends:
-        last = len(footer.lowest) if end is None else bisect_left(footer.lowest, end)
-        if last > groups:
-            with _naming("stays", path):
-                more = footer.file.read_row_groups([*range(groups, last)], columns=schema.names, use_threads=False)
-            rest, groups = pa.concat_tables([rest, more.cast(schema)]), last
-        before = pc.sum(pc.less(rest["subscriber"], end)).as_py() or 0 if end is not None else len(rest)
-        yield rest.slice(0, before)
-        rest = rest.slice(before)
-
-
 class Store:
     """A folder (or object-store prefix) of Delta tables: `stays`, `rejects`, `cards`, `corrections`, `runs`.
 
@@ -133,7 +99,7 @@ class Store:
         self._layout: Layout | None = None
         self._tables: dict[str, DeltaTable] = {}
         self._listed: dict[str, tuple[int, list[tuple[dict[str, str], str]]]] = {}  # files by version
-        self._footers: dict[str, _Footer] = {}
+        self._footers: dict[str, parquet.Footer] = {}
         self._seen: dict[str, int | None] = {}  # when each table's log was last looked at, see _log_changed
         self._writing = False
         self._lease: Lease | None = None
@@ -176,7 +142,7 @@ class Store:
         except TableNotFoundError:
             return None
         except (OSError, DeltaError) as error:
-            raise InputError(f"{self.uri(name)} cannot be read as a Delta table: {_one_line(error)}") from error
+            raise InputError(f"{self.uri(name)} cannot be read as a Delta table: {one_line(error)}") from error
         return self._tables[name]
 
     def _log_changed(self, name: str) -> int | None:
@@ -235,7 +201,7 @@ class Store:
                     raise_if_key_not_exists=False,
                 )
             except (OSError, DeltaError) as error:
-                raise InputError(f"{self.root} cannot be written: {_one_line(error)}") from error
+                raise InputError(f"{self.root} cannot be written: {one_line(error)}") from error
         self._layout = layout
         return layout
 
@@ -286,33 +252,10 @@ class Store:
         try:
             if isinstance(filesystem, pa.fs.LocalFileSystem):
                 filesystem.create_dir(f"{base}/{folder}", recursive=True)
-            schema = table.arrow(ids=self.layout.ids)
-            if isinstance(rows, pa.Table):  # text that comes as a dictionary is written as one: see stays_table
-                given = {c.name: rows.schema.field(c.name).type for c in table.columns}
-                schema = pa.schema(f.with_type(given[f.name]) if _coded(given[f.name]) else f for f in schema)
-            leaves = _leaves(schema)
-            numbers = [p for p, kind in leaves.items() if _counted(kind)]
-            written = 0
-            with pq.ParquetWriter(
-                f"{base}/{path}",
-                schema,
-                filesystem=filesystem,
-                compression={p: _codec(p, kind) for p, kind in leaves.items()},
-                column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
-                use_dictionary=[
-                    p for p, kind in leaves.items() if _coded(kind) or (kind == pa.string() and p != "value")
-                ],
-                write_statistics=["subscriber"],  # nothing else is looked for, and texts are long in comparing
-                store_schema=False,  # a reader is to see text, not our dictionary
-                write_page_checksum=True,
-            ) as file:
-                for part in [rows] if isinstance(rows, pa.Table) else rows:
-                    file.write_table(part.cast(schema), row_group_size=_ROW_GROUP.get(table.name, 1 << 20))
-                    written += len(part)
-                file.add_key_value_metadata({"travelcard": json.dumps(about)} if about else {})
+            written = parquet.write(f"{base}/{path}", table, rows, about, ids=self.layout.ids, filesystem=filesystem)
             size = filesystem.get_file_info(f"{base}/{path}").size
         except OSError as error:
-            raise InputError(f"{self.root} cannot be written: {_one_line(error)}") from error
+            raise InputError(f"{self.root} cannot be written: {one_line(error)}") from error
         return Written(path, size, written, text)
 
     def discard(self, table: Table, files: Iterable[Written]) -> None:
@@ -351,7 +294,7 @@ class Store:
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
         except (OSError, DeltaError) as error:
-            raise InputError(f"{self.root}: {table.name} could not be published: {_one_line(error)}") from error
+            raise InputError(f"{self.root}: {table.name} could not be published: {one_line(error)}") from error
 
     # ------------------------------------------------------------------------------------------------ reading
 
@@ -398,11 +341,11 @@ class Store:
 
     def _about(self, path: str) -> dict[str, Any]:
         """What was written about the cards in a file."""
-        text = (self._footer("cards", path).file.metadata.metadata or {}).get(b"travelcard")
-        if text is None:
+        footer = self._footer("cards", path)
+        with parquet.naming("cards", path):
+            about = parquet.about(footer.file)
+        if about is None:
             raise InputError(f"cards/{path} was not written by travelcard: make the cards of its date again")
-        with _naming("cards", path):
-            about: dict[str, Any] = json.loads(text)
         return about
 
     def changed(self) -> dict[date, set[date]]:
@@ -501,32 +444,31 @@ class Store:
         at = schema.get_field_index("place")
         schema = schema.set(at, pa.field("place", pa.dictionary(pa.int32(), pa.string())))
         with ExitStack() as opened:
-            footers = {p: _Footer.of(opened.enter_context(self._open("stays", p, ["place"]))) for p in paths}
+            footers = {p: parquet.Footer.of(opened.enter_context(self._open("stays", p, ["place"]))) for p in paths}
             begun = sorted(low for footer in footers.values() for low in footer.lowest)
-            step = max(1, rows // _ROW_GROUP["stays"])
+            step = max(1, rows // parquet.GROUP["stays"])
             ends = [*sorted(set(begun[step::step])), None]
-            walks = [_walked(*footer, ends, schema) for footer in footers.items()] or [iter([schema.empty_table()])]
+            walks = [parquet.walked(*footer, ends, schema) for footer in footers.items()] or [
+                iter([schema.empty_table()])
+            ]
             yield from zip([None, *ends[:-1]], ends, zip(*walks, strict=True), strict=True)
 
     @contextmanager
     def _open(self, name: str, path: str, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
         """A file of a table, open for what is done with it."""
-        with _naming(name, path), self._opened(name, path, dictionaries) as file:
+        with parquet.naming(name, path), self._opened(name, path, dictionaries) as file:
             yield file
 
     def _opened(self, name: str, path: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
         filesystem, base = self._filesystem(name)
-        options = {"read_dictionary": dictionaries, "page_checksum_verification": True}
-        file = pq.ParquetFile(f"{base}/{path}", filesystem=filesystem, **options)
-        _sound(file, TABLES[name])
-        return file
+        return parquet.opened(f"{base}/{path}", TABLES[name], filesystem, dictionaries)
 
-    def _footer(self, name: str, path: str) -> _Footer:
+    def _footer(self, name: str, path: str) -> parquet.Footer:
         """A file of a table, kept open with what is needed to find a subscriber in it."""
         footer = self._footers.pop(path, None)
         if footer is None:
-            with _naming(name, path):
-                footer = _Footer.of(self._opened(name, path))
+            with parquet.naming(name, path):
+                footer = parquet.Footer.of(self._opened(name, path))
         self._footers[path] = footer  # behind all others: the first is the one not asked for longest
         if len(self._footers) > _OPEN:
             self._footers.pop(next(iter(self._footers))).file.close()
@@ -590,7 +532,7 @@ class Store:
             footer = self._footer(name, path)
             groups = range(bisect_left(footer.highest, subscriber), bisect_right(footer.lowest, subscriber))
             if groups:
-                with _naming(name, path):
+                with parquet.naming(name, path):
                     rows = footer.file.read_row_groups(list(groups), use_threads=False).cast(schema)
                 parts.append(rows.filter(pc.equal(rows["subscriber"], subscriber)))
             about |= self._about(path) if name == CARDS.name else {}
@@ -660,67 +602,6 @@ class Store:
 def _policy(text: str) -> Policy:
     """The policy in a footer, JSON: all cards of a date have the same."""
     return Policy.from_dict(json.loads(text))
-
-
-@contextmanager
-def _naming(name: str, path: str) -> Iterator[None]:
-    """Name the file of a table that is gone or damaged."""
-    try:
-        yield
-    except (OSError, ValueError, pa.ArrowException) as error:  # a bit of a column's name may have turned over
-        raise InputError(f"{name}/{path} is gone or damaged: run its day again ({_one_line(error)})") from error
-
-
-def _sound(file: pq.ParquetFile, table: Table) -> None:
-    """Raise `ArrowInvalid` for a footer that is not what was written: no checksum covers it.
-
-    A column of another name in a list would be read as one of nulls, and fewer rows than there are would be all.
-    """
-    if [*_leaves(file.schema_arrow)] != [*_leaves(table.arrow())]:
-        raise pa.ArrowInvalid(f"it does not have the columns of {table.name}")
-    groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
-    flat = {group.num_rows == group.column(0).num_values for group in groups}  # the first column is in no list
-    if sum(group.num_rows for group in groups) != file.metadata.num_rows or False in flat:
-        raise pa.ArrowInvalid("the numbers of its rows do not agree")
-
-
-def _counted(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_timestamp(kind))
-
-
-def _coded(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_dictionary(kind))
-
-
-def _codec(path: str, kind: pa.DataType) -> str:
-    """What a column is compressed with.
-
-    Differences of sorted numbers, packed, are as small as zstd makes them, written and read in half the time. What has
-    none is compressed, a dictionary's indices lightly, and not the texts in lists, where it took a fifth of the time
-    and saved a sixth.
-    """
-    if _counted(kind) or "." in path:
-        return "none"
-    return "snappy" if _coded(kind) else "zstd"
-
-
-def _leaves(schema: pa.Schema) -> dict[str, pa.DataType]:
-    """The columns of a Parquet file by path, those in lists of structs each by itself."""
-    out: dict[str, pa.DataType] = {}
-    for field in schema:
-        of = field.type.value_type if pa.types.is_list(field.type) else None
-        if of is not None and pa.types.is_struct(of):
-            out |= {f"{field.name}.list.element.{inner.name}": inner.type for inner in of}
-        else:
-            out[field.name] = field.type
-    return out
-
-
-def _one_line(error: Exception) -> str:
-    """The first line of what a library says, with the causes that Delta's sets below it, and without its colours."""
-    first, *rest = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines() or [type(error).__name__]
-    causes = [line.strip().removeprefix("↳ ") for line in rest if line.lstrip().startswith("↳ ")]
-    return ": ".join([first, *(cause for cause in causes if not cause.startswith("<"))])
 
 
 def _lit(key: str, value: str | None) -> pl.Expr:
