@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -28,14 +29,18 @@ _KEPT = re.compile(
 
 
 def command(
-    folder: Path, *words: object, point: str | None = None, before: Callable[[], None] | None = None
+    folder: Path,
+    *words: object,
+    point: str | None = None,
+    before: Callable[[], None] | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command of travelcard from a folder, killed at a point if one is given; `before` is done in its process."""
     head = ["-m", "travelcard"] if point is None else [str(ROOT / "killed.py"), point]
     config = ["--config", str(folder / "travelcard.toml")]
     return subprocess.run(
         [sys.executable, *head, *map(str, words), *config],
-        capture_output=True, text=True, check=False, cwd=folder, preexec_fn=before,
+        capture_output=True, text=True, check=False, cwd=folder, preexec_fn=before, env={**os.environ, **(env or {})},
     )  # fmt: skip
 
 
@@ -67,7 +72,7 @@ def listing(folder: Path) -> set[str]:
 
 def named(store: tc.Store) -> set[str]:
     """The files that are part of a table."""
-    return {f"{name}/{path}" for name in (*TABLES, "runs") for _, path in store.files(name)}
+    return {f"{name}/{path}" for name in (*TABLES, "corrections", "runs") for _, path in store.files(name)}
 
 
 def country(folder: Path, run: int = 2, buckets: int = 16) -> Path:

@@ -206,7 +206,7 @@ def test_cards_are_the_same_in_however_many_parts_a_bucket_is_made(made, tmp_pat
     wrong = seen.gather_every(11).select("subscriber", "place", **{"from": "day", "to": "day"})
     none = pl.lit(None, pl.String)
     wrong = wrong.with_columns(reason=none, by=none, at=pl.lit(None, pl.Datetime("us", "UTC"))).to_arrow()
-    store.publish(CORRECTIONS, [store.write(CORRECTIONS, wrong, {})])
+    store.publish(CORRECTIONS, [store.write(CORRECTIONS, CORRECTIONS.read(wrong), {})])
     policy, places = tc.Policy.preset("healthcode-9th"), tc.places.china()
     rules = {"as_of": AS_OF, "policy": policy, "places": places, "statuses": statuses}
     whole = run_cards(store, **rules), store.frame("cards")

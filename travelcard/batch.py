@@ -17,9 +17,11 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from travelcard.buckets import Arena, gather, ranked
 from travelcard.cards import cards_of, check_risk
+from travelcard.erasure import writing
 from travelcard.errors import GateError, InputError
 from travelcard.gate import Gate, accepted, measures
 from travelcard.ingest import Counts, Sifted, decided, numbers, refuse_misread, sift
@@ -31,7 +33,7 @@ from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, STATUSES, STAYS, Table, a_date, bucket_of
 from travelcard.sources import Piece, Reading, pieces_of
 from travelcard.stays import Packing, Room, stays_of_bucket, stays_table
-from travelcard.store import Layout, Store, Written
+from travelcard.store import Store, Written
 from travelcard.window import NEEDED, visits_of_runs, window_of
 
 __all__ = ["run"]
@@ -178,7 +180,7 @@ def run_stays(
     layout = store.layout
     wanted = sieve(day, cells=cells, places=places, tz=layout.tz)
     pieces = pieces_of(pings, reading, day)
-    with store.writing(f"the stays of {day}"), ExitStack() as spilled:
+    with writing(store, f"the stays of {day}"), ExitStack() as spilled:
         hands = _read(pieces, reading, wanted, store, memory, progress, spilled)
         counts = Counts()
         for hand in hands:
@@ -196,7 +198,7 @@ def run_stays(
             unique, columns, merged = stays_of_bucket(mine, arenas[0].packing, layout.max_silence_s, rooms.own)
             if not len(unique):
                 return None, 0, 0
-            table = stays_table(unique, names, codes, columns, wanted.start)
+            table = stays_table(unique, names, codes, columns, wanted.start, store.kept if layout.pseudonyms else None)
             return store.write(STAYS, table, {"day": day, "bucket": bucket}), len(unique), merged
 
         files: list[Written] = []
@@ -211,6 +213,8 @@ def run_stays(
         lost = pa.concat_tables([REJECTS.arrow().empty_table(), *rejects]).sort_by(
             [("file", "ascending"), ("row", "ascending")]
         )
+        if layout.pseudonyms:  # a number may stand in any column that it was read from by mistake
+            lost = lost.set_column(3, lost.schema.field(3), _hidden(lost["value"]))
         kept = [store.write(REJECTS, lost, {"day": day})] if len(lost) else []
         summary = {
             "read": counts.read,
@@ -229,6 +233,12 @@ def run_stays(
         )  # fmt: skip
         _publish(store, row, gate, accept, [(REJECTS, kept), (STAYS, files)])
     return step
+
+
+def _hidden(values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """As `errors.hidden`, of many."""
+    long = pc.replace_substring_regex(values, r"(\d{3})\d{4,}(\d{4})", r"\1****\2")
+    return pc.replace_substring_regex(long, r"\d{7,}", "****")
 
 
 def _refuse_day(counts: Counts, wanted: Sieve, day: date, max_rejected: float) -> None:
@@ -270,7 +280,7 @@ def run_cards(
     began, started = time.perf_counter(), datetime.now(UTC)
     if not store.exists:
         raise InputError(f"{store.root} holds no stays yet: run `travelcard run DAY` first")
-    with store.writing(f"the cards as of {as_of}"):
+    with writing(store, f"the cards as of {as_of}"):
         layout = store.create(store.layout.subscribers)
         first, _ = window_of(as_of, policy.days)
         window = [first + timedelta(days=i) for i in range(policy.days)]
@@ -292,7 +302,7 @@ def run_cards(
             "stays": {d.isoformat(): edition for d, edition in store.editions("stays").items() if d in window},
             "made": datetime.now(UTC).isoformat(),
         }
-        known = {} if statuses is None else _by_bucket(statuses, layout)
+        known = {} if statuses is None else _by_bucket(statuses, store)
         columns = [name for name in NEEDED if name != "inner" or policy.border == "inner"]
         rows = min(PIECE, memory // (2 * _workers() * STAY))
 
@@ -349,12 +359,14 @@ def _within(low: Any, high: Any) -> pl.Expr:
     return pl.all_horizontal(ends if high is None else [*ends, pl.col("subscriber") < high])
 
 
-def _by_bucket(statuses: Any, layout: Layout) -> dict[int, pl.DataFrame]:
-    """The status list cut by bucket."""
-    table = STATUSES.read(statuses, where="the status list")
+def _by_bucket(statuses: Any, store: Store) -> dict[int, pl.DataFrame]:
+    """The status list cut by bucket, its subscribers as they are kept."""
+    table, layout = STATUSES.read(statuses, where="the status list"), store.layout
     if len(table) and table.schema.field("subscriber").type != layout.ids:
         raise InputError("the status list and the store differ in their subscribers' type (integer or string)")
-    bucket = pl.Series("bucket", [bucket_of(s, layout.buckets) for s in table["subscriber"].to_pylist()], pl.Int16)
+    listed = table["subscriber"].combine_chunks()
+    bucket = pl.Series("bucket", [bucket_of(s, layout.buckets) for s in listed.to_pylist()], pl.Int16)
+    table = table.set_column(0, table.schema.field(0), store.kept(listed))
     parts = pl.DataFrame(table).with_columns(bucket).partition_by("bucket", as_dict=True, include_key=False)
     return {int(key[0]): part for key, part in parts.items()}
 

@@ -14,10 +14,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from travelcard.erasure import FORGETTING
 from travelcard.errors import InputError, NotFound
 from travelcard.ledger import days, latest, versions
 from travelcard.retention import kept
-from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, bucket_of
+from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, Table, bucket_of
 from travelcard.store import Store
 
 __all__ = ["Finding", "check"]
@@ -99,7 +100,13 @@ def _subscribers(store: Store) -> Iterator[Finding]:
             ids = store.read(table.name, [path], ["subscriber"])["subscriber"].combine_chunks()
             if pc.any(pc.greater(ids[:-1], ids[1:])).as_py():
                 yield Finding("subscribers", f"{table.name}/{path}", "are not in order: look-ups miss some")
-            some = ids.take(pa.array(range(0, len(ids), max(1, len(ids) // LOOKED_AT)))).to_pylist()
+            if store.layout.pseudonyms and store.key is None:
+                yield Finding(
+                    "subscribers", f"{table.name}/{path}", "bucket not looked at without the key", wrong=False
+                )
+                continue
+            taken = ids.take(pa.array(range(0, len(ids), max(1, len(ids) // LOOKED_AT))))
+            some = (taken if store.key is None else store.key.back(taken)).to_pylist()
             elsewhere = sum(bucket_of(one, store.layout.buckets) != int(values["bucket"]) for one in some)
             if elsewhere:
                 yield Finding(
@@ -120,6 +127,14 @@ def _ledger(store: Store) -> Iterator[Finding]:
     ]
     rows.sort(key=lambda row: row["number"])
     known = {(row["what"], row["day"]): row for row in rows}
+    forgotten = [(row["number"], json.loads(row["settings"])["removed"]) for row in rows if row["what"] == "forget"]
+
+    def gone(table: Table, day: date, since: dict[str, Any]) -> int:
+        """How many rows of a day were forgotten since a step."""
+        return sum(
+            of.get(table.name, {}).get(day.isoformat(), 0) for number, of in forgotten if number > since["number"]
+        )
+
     expiries = [(row["number"], kept(row["day"], **_kept(row))) for row in rows if row["what"] == "expire"]
     for table, what in ((STAYS, "stays"), (REJECTS, "stays"), (CARDS, "cards")):
         log = store.log(table.name).group_by(table.partition[0])
@@ -134,7 +149,7 @@ def _ledger(store: Store) -> Iterator[Finding]:
                 yield Finding("ledger", where, f"no run is on record: run `{_again(what, day)}`")
             elif published > on_record["published"]:
                 yield Finding("ledger", where, f"published by a run that did not end: run `{_again(what, day)}`")
-            elif (said := _said(table.name, on_record)) not in (None, n):
+            elif (said := _said(table.name, on_record)) is not None and said - gone(table, day, on_record) != n:
                 yield Finding("ledger", where, f"{n} rows, the ledger says {said}: run `{_again(what, day)}`")
         for (kind, day), row in sorted(known.items()):
             some = sum(n for _, n in row["rejected"]) if table is REJECTS else row["subscribers"]
@@ -214,3 +229,7 @@ def _writer(store: Store) -> Iterator[Finding]:
         text, lives = who
         says = text if lives else f"{text}: it ended without finishing, and locks nobody out"
         yield Finding("writer", store.root, says, wrong=False)
+    if store.note(FORGETTING) is not None:
+        yield Finding("writer", store.root, "somebody's forgetting did not end: `travelcard expire` ends it")
+    if len(store.keys) > 1:
+        yield Finding("writer", store.root, "a rekey did not end: run `travelcard rekey` with both keys")

@@ -38,6 +38,7 @@ Accept = Annotated[
 ]
 ConfigPath = Annotated[Path, Parameter(name="--config", help="The configuration file.")]
 AsOf = Annotated[date | None, Parameter(name="--as-of", help="The day the card is shown; the newest by default.")]
+Language = Annotated[Literal["zh", "en"], Parameter(name="--language", help="zh or en.")]
 CONFIG = Path("travelcard.toml")
 
 
@@ -214,6 +215,143 @@ def report(day: date, *, out: Path | None = None, config: ConfigPath = CONFIG) -
     _tell({"step": "report", "day": day.isoformat(), "file": str(path), "bytes": path.stat().st_size})
 
 
+By = Annotated[str | None, Parameter(name="--by", help="On whose word; it is kept on record.")]
+First = Annotated[date, Parameter(name="--from", help="The first day, YYYY-MM-DD.")]
+Last = Annotated[date, Parameter(name="--to", help="The last day, YYYY-MM-DD, inclusive.")]
+
+
+@app.command
+def correct(
+    subscriber: str, place: str, *, first: First, last: Last, reason: str, by: By = None,
+    undo: Annotated[bool, Parameter(negative="")] = False, config: ConfigPath = CONFIG,
+) -> None:  # fmt: skip
+    """Put on record that a subscriber was not in PLACE on some days: the cards made from now on leave it out.
+
+    Parameters
+    ----------
+    subscriber
+        The number.
+    place
+        Its code (card --json), or its name.
+    reason
+        Why; `explain` shows it.
+    undo
+        Take such a correction back.
+    """
+    from travelcard.correction import correct as put_on_record
+
+    settings = _settings(config)
+    record = put_on_record(
+        settings.open_store(), subscriber, place, first=first, last=last, reason=reason, by=by, undo=undo,
+        places=settings.boundaries,
+    )  # fmt: skip
+    print(json.dumps(record, ensure_ascii=False, default=str))
+
+
+@app.command
+def forget(subscriber: str, *, by: By = None, config: ConfigPath = CONFIG) -> None:
+    """Remove a subscriber from every table, and the versions before; what stays on record does not say who it was.
+
+    Parameters
+    ----------
+    subscriber
+        The number.
+    """
+    from travelcard.erasure import forget as remove
+
+    _tell(remove(_settings(config).open_store(), subscriber, by=by).as_dict())
+
+
+@app.command
+def purge(*, yes: Annotated[bool, Parameter(negative="")] = False, by: By = None, config: ConfigPath = CONFIG) -> None:
+    """End it: remove the store whole, and leave a note of when and on whose word.
+
+    Parameters
+    ----------
+    yes
+        Nothing is removed without it.
+    """
+    from travelcard.erasure import purge as remove
+    from travelcard.errors import InputError
+
+    store = _settings(config).open_store()
+    if not yes:
+        raise InputError(f"this removes all of {store.root}, for good: say so with --yes")
+    print(json.dumps({"step": "purge", **remove(store, by=by)}, ensure_ascii=False))
+
+
+@app.command
+def rekey(*, config: ConfigPath = CONFIG) -> None:
+    """Give every subscriber a new pseudonym: from the configured key to that in TRAVELCARD_NEW_KEY.
+
+    Until it ends nothing else may write the store; run it again with both keys if it was killed.
+    """
+    from travelcard.errors import InputError
+    from travelcard.rekey import rekey as replace
+
+    settings = _settings(config)
+    store = settings.open_store()
+    old, new = store.key, settings.key("TRAVELCARD_NEW_KEY")
+    if old is None or new is None:
+        raise InputError("rekey needs the old key (TRAVELCARD_KEY or [pseudonyms]) and TRAVELCARD_NEW_KEY")
+    store.key = new
+    _tell(replace(store, old).as_dict())
+
+
+@app.command
+def history(
+    subscriber: str, *, json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+    language: Language = "zh", config: ConfigPath = CONFIG,
+) -> None:  # fmt: skip
+    """The cards of earlier dates that the store still has, what changed from one to the next, and why.
+
+    Parameters
+    ----------
+    subscriber
+        The number.
+    json_
+        As JSON.
+    """
+    from travelcard.history import history as told
+
+    settings = _settings(config)
+    found = told(settings.open_store(), subscriber, places=settings.boundaries)
+    print(json.dumps(found.as_dict(), ensure_ascii=False, indent=2) if json_ else found.text(language))
+
+
+@app.command
+def flows(
+    first: date, last: date | None = None, *, k: Annotated[int, Parameter(validator=Number(gte=2))] = 15,
+    out: Path = Path("flows"), config: ConfigPath = CONFIG,
+) -> None:  # fmt: skip
+    """Subscribers by city and day, and from city to city, rounded down to multiples of K: cities.csv and trips.csv.
+
+    Parameters
+    ----------
+    first
+        The first day, YYYY-MM-DD.
+    last
+        The last one; the first by default.
+    k
+        Fewer subscribers than these are not told of, in any table or difference of what is told.
+    out
+        The folder they are written to.
+    """
+    from travelcard.errors import InputError
+    from travelcard.flows import flows as counted
+
+    store = _settings(config).open_store()
+    found = counted(store, first, last or first, k=k)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in found._asdict().items():
+            table.write_csv(out / f"{name}.csv")
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror}") from error
+    counts = {name: len(table) for name, table in found._asdict().items()}
+    _tell({"step": "flows", "day": first.isoformat(), "folder": str(out), "k": k, **counts})
+
+
 def _settings(config: Path) -> Config:
     from travelcard.config import Config
 
@@ -276,9 +414,6 @@ def _second_half(
         _tell(step.as_dict())
 
     return make
-
-
-Language = Annotated[Literal["zh", "en"], Parameter(name="--language", help="zh or en.")]
 
 
 @app.command

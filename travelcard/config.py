@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
+import subprocess
 from collections.abc import Mapping
 from datetime import date, timedelta
 from functools import cached_property
@@ -18,6 +20,7 @@ from travelcard.errors import InputError
 from travelcard.gate import Gate, Limit
 from travelcard.places import Places, china, from_file
 from travelcard.policy import Policy
+from travelcard.pseudonyms import Pseudonyms
 from travelcard.risk import Risk, dated_lists, join_risk, read_risk, risk_in_force
 from travelcard.schema import STATUSES, saved_as, whole_seconds
 from travelcard.sources import Reading, read_table
@@ -100,6 +103,13 @@ class Retention(_Section):
     margin: int = Field(default=0, ge=0)
 
 
+class PseudonymKey(_Section):
+    """Where the key of the pseudonyms is: in a file, or printed by a command; ``TRAVELCARD_KEY`` goes before both."""
+
+    file: str | None = None
+    command: str | None = None
+
+
 class Config(BaseSettings):
     """travelcard.toml. Environment variables win over it: ``TRAVELCARD_STORE``, ``TRAVELCARD_PINGS__PATH``.
 
@@ -122,6 +132,7 @@ class Config(BaseSettings):
     statuses: Listed | None = None
     gate: GateSection = GateSection()
     retention: Retention = Retention()
+    pseudonyms: PseudonymKey | None = None
     _root: Path = PrivateAttr(default=Path())
 
     @classmethod
@@ -157,7 +168,16 @@ class Config(BaseSettings):
             "buckets": self.buckets,
             "max_silence_s": None if self.max_silence is None else whole_seconds(self.max_silence, "max_silence"),
         }
-        return Store(self.at(self.store), asked={k: v for k, v in asked.items() if v is not None})
+        return Store(self.at(self.store), asked={k: v for k, v in asked.items() if v is not None}, key=self.key())
+
+    def key(self, variable: str = "TRAVELCARD_KEY") -> Pseudonyms | None:
+        """The key of the pseudonyms, from an environment variable or where the file says; None where neither is.
+
+        It is never in the file itself, which is copied, kept and shown.
+        """
+        if (given := os.environ.get(variable)) is not None:
+            return Pseudonyms(given.strip())
+        return None if self.pseudonyms is None else _key_from(self, self.pseudonyms)
 
     @cached_property
     def boundaries(self) -> Places:
@@ -246,6 +266,22 @@ class Config(BaseSettings):
         if not path.is_file():
             raise InputError(f"{path} is not there: [statuses] path must be a Parquet or CSV file")
         return STATUSES.read(read_table(path, "subscriber"), where=str(path))
+
+
+def _key_from(settings: Config, where: PseudonymKey) -> Pseudonyms:
+    if (where.file is None) == (where.command is None):
+        raise InputError("[pseudonyms] must have one of file and command, or TRAVELCARD_KEY be set")
+    if where.file is not None:
+        path = settings.at(where.file)
+        try:
+            return Pseudonyms(Path(path).read_text(encoding="utf-8").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"[pseudonyms] file {path} cannot be read: {type(error).__name__}") from error
+    try:
+        said = subprocess.run(shlex.split(where.command or ""), capture_output=True, text=True, check=True)
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:  # what it printed may be a key
+        raise InputError(f"[pseudonyms] command failed: {type(error).__name__}") from error
+    return Pseudonyms(said.stdout.strip())
 
 
 def _plain(error: Mapping[str, Any]) -> str:

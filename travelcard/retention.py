@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, date, datetime, timedelta
 
+from travelcard.erasure import writing
 from travelcard.ledger import Step, append, row_of
 from travelcard.schema import CARDS, REJECTS, STAYS, Table
 from travelcard.store import Store
@@ -24,14 +25,15 @@ def kept(as_of: date, *, days: int, margin: int) -> dict[Table, date]:
 
 
 def expire(store: Store, *, as_of: date, days: int, margin: int = 0) -> Step:
-    """Remove what no card from `as_of` on needs, and the files that no table names, whoever left them.
+    """Remove what no card from `as_of` on needs, the files that no table names, whoever left them, and from the logs
+    what is said of the versions before this one.
 
     Stays stay for the window of `days` days before `as_of` and `margin` days more, cards for `margin` days, rejects for
     seven. Each day goes in a transaction of its own, so that one that is killed leaves whole days; the next ends it.
     """
     began, started = time.perf_counter(), datetime.now(UTC)
     gone: dict[str, list[str]] = {}
-    with store.writing(f"expiry as of {as_of}"):
+    with writing(store, f"expiry as of {as_of}"):
         left = store.vacuum()  # before anything is written: a disk that a run filled has room for no log
         for table, first in kept(as_of, days=days, margin=margin).items():
             old = [day for day in store.days(table.name) if day < first]
@@ -39,6 +41,7 @@ def expire(store: Store, *, as_of: date, days: int, margin: int = 0) -> Step:
                 store.publish(table, [], {table.partition[0]: day})
             gone[table.name] = [day.isoformat() for day in old]
         files, size = (sum(both) for both in zip(left, store.vacuum(), strict=True))
+        store.trim()
         counts = {"expired": gone, "files": files, "bytes": size}
         step = Step("expire", as_of, time.perf_counter() - began, counts)
         append(store, row_of(store, step, started, settings={"days": days, "margin": margin}))

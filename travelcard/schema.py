@@ -325,6 +325,7 @@ CORRECTIONS = Table(
         Column("reason", pa.string(), _TEXT, required=False, nullable=True),
         Column("by", pa.string(), _TEXT, required=False, nullable=True),
         Column("at", SECONDS, _TIME, required=False, nullable=True),
+        Column("undo", pa.bool_(), ("boolean",), required=False, nullable=True),
     ),
 )
 STATUSES = Table(

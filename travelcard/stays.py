@@ -7,7 +7,7 @@ cuts the runs. Nothing is sorted globally and no interpreter lock is held (DESIG
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -367,16 +367,24 @@ def id_codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array | None]:
 
 
 def stays_table(
-    unique: np.ndarray, names: pa.Array | None, codes: pa.Array, columns: Sequence[np.ndarray], start: int
+    unique: np.ndarray,
+    names: pa.Array | None,
+    codes: pa.Array,
+    columns: Sequence[np.ndarray],
+    start: int,
+    kept: Callable[[pa.Array], pa.Array] | None = None,
 ) -> pa.Table:
     """The kernel's columns as a table of stays: ids or names back in place, seconds since `start` as times.
 
-    Places are a dictionary: to look each of them up again is a third of what writing a stay takes.
+    Places are a dictionary: to look each of them up again is a third of what writing a stay takes. `kept` says under
+    which other names the subscribers are kept, by which they are then in order.
     """
+    ids = pa.array(unique) if names is None else names.take(pa.array(unique))
+    if kept is not None:
+        ids, columns = _laid_by(kept(ids), columns)
     who, place, arrive, depart, pings, inner = columns
-    ids = pa.array(unique[who])
     arrays = {
-        "subscriber": ids if names is None else names.take(ids),
+        "subscriber": ids.take(pa.array(who)),
         "place": pa.DictionaryArray.from_arrays(pa.array(place), codes),
         "arrive": timestamps(arrive.astype(np.int64) + start),
         "depart": timestamps(depart.astype(np.int64) + start),
@@ -384,6 +392,16 @@ def stays_table(
         "inner": pa.array(inner),
     }
     return pa.table(arrays)
+
+
+def _laid_by(ids: pa.Array, columns: Sequence[np.ndarray]) -> tuple[pa.Array, list[np.ndarray]]:
+    """Rows that lie subscriber by subscriber, laid by the order of other ids of theirs; and these, in order."""
+    who, *others = columns
+    order = pc.sort_indices(ids)
+    order_, counts = order.to_numpy(), np.bincount(who, minlength=len(ids))
+    begin, many = np.cumsum(counts) - counts, counts[order_]
+    rows = np.repeat(begin[order_] - (np.cumsum(many) - many), many) + np.arange(len(who))
+    return ids.take(order), [np.repeat(np.arange(len(ids)), many), *(column[rows] for column in others)]
 
 
 def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX_SILENCE) -> pl.DataFrame:

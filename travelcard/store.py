@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import time
 import uuid
 from bisect import bisect_left, bisect_right
@@ -25,20 +26,21 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
 
-from travelcard import parquet
+from travelcard import lease, parquet
 from travelcard.card import Card
 from travelcard.errors import InputError, NotFound, mask, one_line
 from travelcard.explain import Explanation, explain
-from travelcard.lease import Lease, leased, lessee
 from travelcard.lock import held, holder
 from travelcard.objects import Objects
 from travelcard.places import Places
 from travelcard.policy import Policy
+from travelcard.pseudonyms import Pseudonyms
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, Table, bucket_of, zone
 
 __all__ = ["Store"]
 
+PURGED = "purged.json"  # what is left of a store that was purged
 TABLES = {table.name: table for table in (STAYS, REJECTS, CARDS, CORRECTIONS, RUNS)}
 _PARTITION_TYPES = {"day": pa.date32(), "as_of": pa.date32(), "bucket": pa.int16()}
 _OPEN = 256  # files kept open for look-ups
@@ -48,13 +50,15 @@ _OPEN = 256  # files kept open for look-ups
 class Layout:
     """What is fixed for a store when it is made: every file in it rests on these.
 
-    `buckets` is a power of two; `subscribers` is ``"integer"`` or ``"string"``; `max_silence_s` cuts its stays.
+    `buckets` is a power of two; `subscribers` is ``"integer"`` or ``"string"``; `max_silence_s` cuts its stays;
+    `pseudonyms` says whether subscribers are kept under another name, which a key makes of theirs.
     """
 
     subscribers: str = "integer"
     buckets: int = 64
     tz: str = "Asia/Shanghai"
     max_silence_s: int = 43_200
+    pseudonyms: bool = False
 
     def __post_init__(self) -> None:
         if self.buckets < 1 or self.buckets > 4096 or self.buckets & (self.buckets - 1):
@@ -84,7 +88,8 @@ class Store:
     """A folder (or object-store prefix) of Delta tables: `stays`, `rejects`, `cards`, `corrections`, `runs`.
 
     Opening one reads nothing. `asked` (`buckets`, `tz`, `max_silence_s`) is what a new store is made with;
-    an existing store keeps its own, and asking for another is refused.
+    an existing store keeps its own, and asking for another is refused. With a `key` a new store holds pseudonyms in the
+    place of subscribers, and such a store tells nothing about one, and takes no pings, without it.
 
     Examples
     --------
@@ -93,8 +98,11 @@ class Store:
     []
     """
 
-    def __init__(self, root: str | Path, *, asked: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, root: str | Path, *, asked: Mapping[str, Any] | None = None, key: Pseudonyms | None = None
+    ) -> None:
         self.root = str(root).rstrip("/")
+        self.key = key
         self._asked = dict(asked or {})
         self._layout: Layout | None = None
         self._tables: dict[str, DeltaTable] = {}
@@ -102,7 +110,7 @@ class Store:
         self._footers: dict[str, parquet.Footer] = {}
         self._seen: dict[str, int | None] = {}  # when each table's log was last looked at, see _log_changed
         self._writing = False
-        self._lease: Lease | None = None
+        self._lease: lease.Lease | None = None
 
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
@@ -140,14 +148,56 @@ class Store:
         try:
             self._tables[name] = DeltaTable(self.uri(name))
         except TableNotFoundError:
+            self._refuse_purged()
             return None
         except (OSError, DeltaError) as error:
             raise InputError(f"{self.uri(name)} cannot be read as a Delta table: {one_line(error)}") from error
+        self._refuse_purged()
         return self._tables[name]
+
+    def note(self, name: str) -> Any:
+        """What stands beside the tables under a name, JSON; None where nothing does."""
+        try:
+            filesystem, path = self._filesystem(name)
+            if filesystem.get_file_info(path).type != pa.fs.FileType.File:
+                return None
+            with filesystem.open_input_stream(path) as file:
+                return json.loads(file.read())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.root}/{name} cannot be read: {one_line(error)}") from error
+
+    def put_note(self, name: str, said: Any) -> None:
+        """Leave something beside the tables; None takes it away. Only for who writes the store."""
+        if self._remote:
+            objects = Objects(self.root)
+            if said is None:
+                objects.delete([name])
+            else:
+                found = objects.get(name)
+                objects.put(name, json.dumps(said).encode(), None if found is None else found.version)
+            return
+        path = Path(self.root, name)
+        try:
+            if said is None:
+                path.unlink(missing_ok=True)
+                return
+            half = path.with_name(path.name + ".half")
+            half.write_text(json.dumps(said), encoding="utf-8")
+            half.replace(path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}") from error
+
+    def _refuse_purged(self) -> None:
+        if (purged := self.note(PURGED)) is not None:
+            raise NotFound(f"{self.root} was purged on {purged['at']}: nothing is kept of it; name another folder")
 
     def _log_changed(self, name: str) -> int | None:
         """When a table's log was last written to, nanoseconds; None where no clock of a folder says so."""
-        return None if self._remote else os.stat(f"{self.uri(name)}/_delta_log").st_mtime_ns
+        try:
+            return None if self._remote else os.stat(f"{self.uri(name)}/_delta_log").st_mtime_ns
+        except FileNotFoundError:
+            self._refuse_purged()
+            raise InputError(f"{self.uri(name)} is gone since it was opened") from None
 
     def _has_next(self, name: str) -> bool:
         """Whether the commit after the one we know is there: one within the same tick leaves the folder's time."""
@@ -163,7 +213,7 @@ class Store:
         if self._layout is None:
             stays = self.table("stays")
             if stays is None:
-                return Layout(**self._asked)
+                return Layout(**self._asked, pseudonyms=self.key is not None)
             made_with = stays.metadata().configuration.get("travelcard.layout")
             if made_with is None:
                 raise InputError(f"{self.root} holds Delta tables that travelcard did not make: name another folder")
@@ -173,6 +223,8 @@ class Store:
             ]
             if other:
                 raise InputError(f"{self.root} was made with {', '.join(other)}: that cannot be changed")
+            if self.key is not None and not layout.pseudonyms:
+                raise InputError(f"{self.root} was made without a key and holds numbers: run its days into a new store")
             self._layout = layout
         return self._layout
 
@@ -182,6 +234,8 @@ class Store:
         if self.exists and layout.subscribers != subscribers:
             raise InputError(f"{self.root} holds {layout.subscribers} subscribers, these pings have {subscribers} ones")
         layout = replace(layout, subscribers=subscribers)
+        if layout.pseudonyms:
+            self.refuse_other_key()
         for table in TABLES.values():
             if self.table(table.name) is not None:
                 continue
@@ -195,6 +249,10 @@ class Store:
                     partition_by=list(table.partition),
                     configuration={
                         "travelcard.layout": json.dumps({s: getattr(layout, s) for s in layout.__slots__}),
+                        **({"travelcard.keys": self._key.id} if layout.pseudonyms else {}),
+                        # what an expiry or somebody's right removed is not to be found in earlier versions either
+                        "delta.logRetentionDuration": "interval 0 seconds",
+                        "delta.deletedFileRetentionDuration": "interval 0 seconds",
                         # whoever else writes a file must not put the numbers in it into the log as its minimum
                         "delta.dataSkippingNumIndexedCols": "0",
                     },
@@ -205,6 +263,50 @@ class Store:
         self._layout = layout
         return layout
 
+    # ------------------------------------------------------------------------------------------------ keys
+
+    @property
+    def _key(self) -> Pseudonyms:
+        """The key, of a store that has one."""
+        if self.key is None:
+            raise InputError(f"{self.root} holds pseudonyms: give its key (TRAVELCARD_KEY or [pseudonyms])")
+        return self.key
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The id of the key of this store's pseudonyms; of two while one takes the other's place; none without."""
+        stays = self.table(STAYS.name)
+        return () if stays is None else tuple(stays.metadata().configuration.get("travelcard.keys", "").split())
+
+    def key_of(self, name: str, path: str) -> str | None:
+        """The id of the key of a file's pseudonyms."""
+        return self._about(name, path).get("key")
+
+    def refuse_other_key(self) -> None:
+        """Refuse a key that is not, or not alone, the one of this store."""
+        if self.keys not in ((), (self._key.id,)):
+            raise self._other_key()
+
+    def _other_key(self) -> InputError:
+        return InputError(f"{self.root} is not of the key {self._key.id}, or a `travelcard rekey` of it did not end")
+
+    def put_keys(self, *ids: str) -> None:
+        """Say which key's pseudonyms these are."""
+        handle = self.table(STAYS.name)
+        if handle is None:
+            raise NotFound(f"{self.root} has no table {STAYS.name}: it was never run")
+        try:
+            handle.alter.set_table_properties({"travelcard.keys": " ".join(ids)}, raise_if_not_exists=False)
+        except (OSError, DeltaError) as error:
+            raise InputError(f"{self.root} cannot be written: {one_line(error)}") from error
+
+    def kept(self, subscribers: pa.Array) -> pa.Array:
+        """Subscribers as this store keeps them: pseudonyms, or as they are."""
+        return self._key.of(subscribers) if self.layout.pseudonyms else subscribers
+
+    def _kept(self, subscriber: int | str) -> int | str:
+        return self.kept(pa.array([subscriber], self.layout.ids))[0].as_py()  # type: ignore[no-any-return]
+
     # ------------------------------------------------------------------------------------------------ writing
 
     @property
@@ -214,7 +316,7 @@ class Store:
 
     def writer(self) -> tuple[str, bool] | None:
         """Who writes this store, and whether that process lives; None where nobody does."""
-        return lessee(self.root) if self._remote else holder(self._lock)
+        return lease.lessee(self.root) if self._remote else holder(self._lock)
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
@@ -226,8 +328,11 @@ class Store:
             yield
             return
         what = f"{what} of {self.root}"
-        with held(self._lock, what), leased(self.root, what, self._lock) if self._remote else nullcontext() as lease:
-            self._writing, self._lease = True, lease
+        with (
+            held(self._lock, what),
+            lease.leased(self.root, what, self._lock) if self._remote else nullcontext() as renewed,
+        ):
+            self._writing, self._lease = True, renewed
             try:
                 yield
             finally:
@@ -242,16 +347,39 @@ class Store:
     ) -> Written:
         """Write one Parquet file into a table's folder. It is no part of the table before `publish` says so.
 
-        `rows` may come in parts, so that they need not be in memory together. `about` is kept in the file's footer, as
-        JSON.
+        `rows` may come in parts, so that they need not be in memory together; their subscribers are as they are kept.
+        `about` stands in the file's footer, as JSON.
         """
         text = {name: str(value) for name, value in partition.items()}
-        folder = "/".join(f"{name}={value}" for name, value in text.items())
-        path = f"{folder}/{uuid.uuid4().hex}.parquet" if folder else f"{uuid.uuid4().hex}.parquet"
+        folder = "".join(f"{name}={value}/" for name, value in text.items())
+        return self._write(table, rows, text, f"{folder}{uuid.uuid4().hex}.parquet", dict(about or {}))
+
+    def rewrite(self, table: Table, values: Mapping[str, str], path: str, rows: pa.Table) -> Written:
+        """Write what is to take the place of a file that is part of a table, with `swap`.
+
+        Only somebody's rows or their names are other ones in it: the edition of its day stays what it was.
+        """
+        folder, slash, name = path.rpartition("/")
+        stem, *times, _ = name.split(".")
+        with self._open(table.name, path) as file:
+            about = parquet.about(file) or {}
+        later = f"{folder}{slash}{stem}.{int(times[0]) + 1 if times else 1}.parquet"
+        return self._write(table, rows, values, later, about)
+
+    def _write(
+        self,
+        table: Table,
+        rows: pa.Table | Iterable[pa.Table],
+        text: Mapping[str, str],
+        path: str,
+        about: dict[str, Any],
+    ) -> Written:
+        if self.layout.pseudonyms and "subscriber" in table.arrow().names:
+            about["key"] = self._key.id
         filesystem, base = self._filesystem(table.name)
         try:
             if isinstance(filesystem, pa.fs.LocalFileSystem):
-                filesystem.create_dir(f"{base}/{folder}", recursive=True)
+                filesystem.create_dir(os.path.dirname(f"{base}/{path}"), recursive=True)
             written = parquet.write(f"{base}/{path}", table, rows, about, ids=self.layout.ids, filesystem=filesystem)
             size = filesystem.get_file_info(f"{base}/{path}").size
         except OSError as error:
@@ -276,9 +404,22 @@ class Store:
         The log gets each file's number of rows and nothing else: its minima and maxima would be phone numbers.
         """
         now = int(time.time() * 1000)
-        actions: list[AddAction | RemoveAction] = [
-            AddAction(f.path, f.size, dict(f.partition), now, True, json.dumps({"numRecords": f.rows})) for f in files
-        ]
+        self._commit(table, [_added(file, now) for file in files], partition)
+
+    def swap(self, table: Table, files: Mapping[str, Written]) -> None:
+        """One transaction: each of these files takes the place of the one at the path that it is named by.
+
+        As its rows' publishing counts what that file's did.
+        """
+        now = int(time.time() * 1000)
+        log = self.log(table.name).select("path", pl.col("published").dt.timestamp("ms"))
+        published = dict(log.iter_rows())
+        gone = [RemoveAction(path, True, now, partition_values=dict(new.partition)) for path, new in files.items()]
+        self._commit(table, [*gone, *(_added(new, published[path]) for path, new in files.items())])
+
+    def _commit(
+        self, table: Table, actions: list[AddAction | RemoveAction], partition: Mapping[str, date] | None = None
+    ) -> None:
         handle = self.table(table.name)
         if handle is None:
             raise NotFound(f"{self.root} has no table {table.name}: it was never run")
@@ -328,25 +469,29 @@ class Store:
         ).sort("path")
 
     def editions(self, name: str) -> dict[date, str]:
-        """For each day (or as_of date) of a table, a text that is another one after it was run again."""
+        """For each day (or as_of date) of a table, a text that is another one after it was run again.
+
+        It is not another one where a file took the place of one: see `rewrite`.
+        """
         names: dict[date, list[str]] = {}
         for values, path in self.files(name):
-            names.setdefault(date.fromisoformat(values[TABLES[name].partition[0]]), []).append(path)
+            stem = path.rpartition("/")[2].partition(".")[0]
+            names.setdefault(date.fromisoformat(values[TABLES[name].partition[0]]), []).append(stem)
         return {day: hashlib.sha256("\n".join(paths).encode()).hexdigest()[:16] for day, paths in names.items()}
 
     def about(self, as_of: date) -> dict[str, Any]:
         """What was written about the cards of a date; empty where the store has none."""
         files = self.files("cards", as_of=as_of)
-        return self._about(files[0][1]) if files else {}
+        return self._about("cards", files[0][1]) if files else {}
 
-    def _about(self, path: str) -> dict[str, Any]:
-        """What was written about the cards in a file."""
-        footer = self._footer("cards", path)
-        with parquet.naming("cards", path):
+    def _about(self, name: str, path: str) -> dict[str, Any]:
+        """What was written about the rows of a file."""
+        footer = self._footer(name, path)
+        with parquet.naming(name, path):
             about = parquet.about(footer.file)
-        if about is None:
+        if about is None and name == CARDS.name:
             raise InputError(f"cards/{path} was not written by travelcard: make the cards of its date again")
-        return about
+        return about or {}
 
     def changed(self) -> dict[date, set[date]]:
         """For each date of the cards, ascending, the days of its window whose stays are others now than they were then.
@@ -403,6 +548,45 @@ class Store:
                 if not os.listdir(folder):
                     os.rmdir(folder)
         return files, size
+
+    def trim(self) -> None:
+        """Leave nothing of the earlier versions of the tables in their logs; their files are `vacuum`'s."""
+        for name, table in TABLES.items():
+            handle = self.table(name)
+            if handle is not None and handle.version():
+                self._commit(table, [])  # the newest entry stays, and says nothing then of what was removed
+                handle.update_incremental()
+                try:
+                    handle.create_checkpoint()
+                    handle.cleanup_metadata()
+                except (OSError, DeltaError) as error:
+                    raise InputError(f"{self.root} cannot be written: {one_line(error)}") from error
+
+    def remove_all(self, *, keeping: str) -> None:
+        """Remove every file and folder of the store but one file beside the tables."""
+        if self._remote:
+            filesystem, base = self._filesystem("")
+            every = filesystem.get_file_info(pa.fs.FileSelector(base.rstrip("/"), recursive=True))
+            paths = [
+                info.path.removeprefix(base.rstrip("/") + "/") for info in every if info.type == pa.fs.FileType.File
+            ]
+            Objects(self.root).delete([path for path in paths if path not in (keeping, lease.OBJECT)])
+            return
+        try:
+            for path in Path(self.root).iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != keeping:
+                    path.unlink()
+        except OSError as error:
+            raise InputError(f"{self.root} cannot be written: {one_line(error)}") from error
+
+    def may_hold(self, name: str, path: str, kept: int | str) -> bool:
+        """Whether a file of a table may hold a subscriber, as it is kept, by its footer alone."""
+        if name not in (STAYS.name, CARDS.name):
+            return True
+        footer = self._footer(name, path)
+        return bisect_left(footer.highest, kept) < bisect_right(footer.lowest, kept)
 
     def sizes(self, name: str) -> dict[str, int]:
         """The size in bytes of each file that a table names and that is there, by its path."""
@@ -524,28 +708,31 @@ class Store:
         about: dict[str, Any] = {}
         files = self.files(name)
         wanted = {day.isoformat() for day in days} or {max((values[key] for values, _ in files), default="")}
-        bucket = str(bucket_of(subscriber, self.layout.buckets))
+        bucket, kept = str(bucket_of(subscriber, self.layout.buckets)), self._kept(subscriber)
         seen = sorted({values[key] for values, _ in files} & wanted)
         for values, path in files:
             if values["bucket"] != bucket or values[key] not in wanted:
                 continue
             footer = self._footer(name, path)
-            groups = range(bisect_left(footer.highest, subscriber), bisect_right(footer.lowest, subscriber))
+            about |= self._about(name, path)
+            if self.layout.pseudonyms and about.get("key") != self._key.id:
+                raise self._other_key()
+            groups = range(bisect_left(footer.highest, kept), bisect_right(footer.lowest, kept))
             if groups:
                 with parquet.naming(name, path):
                     rows = footer.file.read_row_groups(list(groups), use_threads=False).cast(schema)
-                parts.append(rows.filter(pc.equal(rows["subscriber"], subscriber)))
-            about |= self._about(path) if name == CARDS.name else {}
-        return (date.fromisoformat(seen[-1]) if seen else None), pa.concat_tables(parts), about
+                parts.append(rows.filter(pc.equal(rows["subscriber"], kept)))
+        rows = _under(subscriber, pa.concat_tables(parts))
+        return (date.fromisoformat(seen[-1]) if seen else None), rows, about
 
     def card(self, subscriber: object, *, as_of: date | None = None) -> Card:
         """One subscriber's card as of a date (the newest that the store holds unless given).
 
         Raises `NotFound` when the store has no card of that number: it was in no ping of the window.
         """
-        return self._card(subscriber, as_of)[0]
+        return self.card_and_made(subscriber, as_of)[0]
 
-    def _card(self, subscriber: object, as_of: date | None) -> tuple[Card, datetime]:
+    def card_and_made(self, subscriber: object, as_of: date | None) -> tuple[Card, datetime]:
         """A card, and when it was made."""
         number = self.subscriber(subscriber)
         on, rows, about = self._rows_of("cards", number, [as_of] if as_of else [])
@@ -582,20 +769,44 @@ class Store:
         """
         from travelcard.window import visits  # noqa: PLC0415  the kernel: a plain card does without it
 
-        card, made = self._card(subscriber, as_of)
+        card, made = self.card_and_made(subscriber, as_of)
         stays = self.stays_of(subscriber, *card.window)
         day = pl.col("arrive").dt.convert_time_zone(card.tz).dt.date()
         stays = stays.filter(~day.is_in(card.missing))
-        corrections = self.corrections().filter(pl.col("at").is_null() | (pl.col("at") <= made))
+        corrections = self.corrections_of(subscriber, made)
         silence = timedelta(seconds=self.layout.max_silence_s)
         seen = visits(
             stays, as_of=card.as_of, policy=card.policy, corrections=corrections, tz=card.tz, max_silence=silence
         )
         return explain(card, stays, seen, corrections=corrections, risk=risk, places=places, max_silence=silence)
 
-    def corrections(self) -> pl.DataFrame:
-        """Every correction on record."""
-        return self.frame("corrections")
+    def corrections(self, *, at: datetime | None = None) -> pl.DataFrame:
+        """The corrections in force, now or at a time: of each subscriber, place, `from` and `to` the newest on record,
+        unless it takes an earlier one back.
+        """
+        rows = self.frame("corrections").sort("at", nulls_last=False, maintain_order=True)
+        if at is not None:
+            rows = rows.filter(pl.col("at").is_null() | (pl.col("at") <= at))
+        newest = rows.unique(["subscriber", "place", "from", "to"], keep="last", maintain_order=True)
+        return newest.filter(~pl.col("undo").fill_null(value=False))
+
+    def corrections_of(self, subscriber: object, at: datetime) -> pa.Table:
+        """One subscriber's corrections that were in force at a time."""
+        number = self.subscriber(subscriber)
+        mine = self.corrections(at=at).filter(pl.col("subscriber") == self._kept(number))
+        return _under(number, mine.to_arrow().cast(CORRECTIONS.arrow(ids=self.layout.ids)))
+
+
+def _added(file: Written, published: int) -> AddAction:
+    rows = json.dumps({"numRecords": file.rows})
+    return AddAction(file.path, file.size, dict(file.partition), published, True, rows)
+
+
+def _under(subscriber: int | str, rows: pa.Table) -> pa.Table:
+    """One subscriber's rows under the name that was asked for."""
+    at = rows.schema.get_field_index("subscriber")
+    field = rows.schema.field(at)
+    return rows.set_column(at, field, pa.repeat(pa.scalar(subscriber, field.type), len(rows)))
 
 
 @lru_cache(maxsize=64)

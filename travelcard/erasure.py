@@ -1,0 +1,105 @@
+"""What may be taken back: one subscriber's whole record, and all of it (FACTS 1.9, 5)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from travelcard.errors import NotFound, hidden
+from travelcard.ledger import Step, append, row_of
+from travelcard.schema import CARDS, CORRECTIONS, REJECTS, STAYS, bucket_of
+from travelcard.store import PURGED, TABLES, Store, Written
+
+__all__ = ["FORGETTING", "forget", "purge", "writing"]
+
+FORGETTING = ".travelcard/forgetting.json"  # who is being forgotten, until it is done
+
+
+@contextmanager
+def writing(store: Store, what: str) -> Iterator[None]:
+    """`Store.writing`; and who was to be forgotten when a process ended is forgotten first."""
+    with store.writing(what):
+        if store.key is not None:
+            store.refuse_other_key()
+        if (left := store.note(FORGETTING)) is not None:
+            _finish(store, left)
+        yield
+
+
+def forget(store: Store, subscriber: object, *, by: str | None = None) -> Step:
+    """Remove one subscriber from every table, and the versions of it before this one.
+
+    Each table is one transaction. A process that is killed between them leaves a note, which whoever writes the store
+    next finishes before anything else. The ledger gets how many rows went, and `by` whose order, not whose rows. The
+    pings themselves are the carrier's: a day that is run again from them holds the subscriber again.
+    """
+    number = store.subscriber(subscriber)
+    if not store.exists:
+        raise NotFound(f"{store.root} holds nothing yet: run `travelcard run DAY` first")
+    kept = store.kept(pa.array([number], store.layout.ids))[0].as_py()
+    who = {"kept": kept, "bucket": bucket_of(number, store.layout.buckets), "by": by and hidden(by)}
+    if not store.layout.pseudonyms:
+        who["number"] = str(number)
+    with writing(store, "the forgetting of a subscriber"):
+        store.put_note(FORGETTING, who)
+        return _finish(store, who)
+
+
+def _finish(store: Store, who: dict[str, Any]) -> Step:
+    """Forget who is in the note: the cards first, so that nobody is shown what is half gone."""
+    began, started = time.perf_counter(), datetime.now(UTC)
+    removed: dict[str, dict[str, int]] = {}
+    for table in (CARDS, STAYS, CORRECTIONS, REJECTS):
+        if table is REJECTS and "number" not in who:
+            continue  # of a number they hold no more than a mask
+        swaps: dict[str, Written] = {}
+        for values, path in store.files(table.name):
+            if values.get("bucket") in (None, str(who["bucket"])) and store.may_hold(table.name, path, who["kept"]):
+                rows = store.read(table.name, [path])
+                his = _named(rows, who["number"]) if table is REJECTS else pc.equal(rows["subscriber"], who["kept"])
+                left = rows.filter(pc.invert(his))
+                if len(left) < len(rows):
+                    swaps[path] = store.rewrite(table, values, path, left)
+                    on = values[table.partition[0]] if table.partition else "all"
+                    of_day = removed.setdefault(table.name, {})
+                    of_day[on] = of_day.get(on, 0) + len(rows) - len(left)
+        if swaps:
+            store.swap(table, swaps)
+    store.vacuum()
+    store.trim()
+    today = datetime.now(ZoneInfo(store.layout.tz)).date()
+    step = Step("forget", today, time.perf_counter() - began, {"removed": removed})
+    append(store, row_of(store, step, started, settings={"removed": removed, "by": who["by"]}))
+    store.put_note(FORGETTING, None)
+    return step
+
+
+def _named(rejects: pa.Table, number: str) -> pa.ChunkedArray:
+    """Which rejects hold a number in what they show of a ping."""
+    return pc.fill_null(pc.match_substring(rejects["value"], number), fill_value=False)
+
+
+def purge(store: Store, *, by: str | None = None) -> dict[str, Any]:
+    """Remove a store whole: every table, every version, every note. What is left says when and whose order it was.
+
+    It begins by saying so: a process that is killed leaves a store that nobody reads or writes, and that the next purge
+    ends.
+    """
+    said = store.note(PURGED)
+    if said is None and not store.exists:
+        raise NotFound(f"{store.root} holds nothing: there is nothing to purge")
+    with store.writing("a purge"):
+        if said is None:
+            held = {name: store.log(name) for name in TABLES if store.table(name) is not None}
+            tables = {name: {"files": len(log), "bytes": int(log["size"].sum())} for name, log in held.items()}
+            said = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": by and hidden(by), "tables": tables}
+            store.put_note(PURGED, said)
+        store.remove_all(keeping=PURGED)
+    return dict(said)
