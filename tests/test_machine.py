@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import oracle
 import polars as pl
@@ -20,7 +21,7 @@ from nights import listing, named, same
 from nights import rows as rows_of
 
 import travelcard as tc
-from travelcard import ledger
+from travelcard import erasure, ledger
 from travelcard.batch import run_cards, run_stays
 from travelcard.check import check
 from travelcard.retention import REJECTS_DAYS, expire
@@ -33,9 +34,11 @@ COLOURS = [{"colour": "yellow", "if": "abroad"}, {"colour": "green", "if": "plac
 COUNTRIES = {"440": "JPN", "310": "USA", "454": "HKG"}
 PLACES = tc.places.from_polygons(["330100"], ["左市"], ["浙江省"], [shapely.box(110, 30, 111, 31)])
 
+PEOPLE = (1, 2, 7, 13800001234)
+
 pings_ = st.lists(
     st.tuples(
-        st.sampled_from((1, 2, 7, 13800001234, None)),
+        st.sampled_from((*PEOPLE, None)),
         st.sampled_from((0, 1, 599, 3600, 4 * 3600, 8 * 3600, 8 * 3600 + 1, 86_399, 86_400)),
         st.sampled_from(("44010", "31000", "45400", "46000")),
     ),
@@ -44,6 +47,9 @@ pings_ = st.lists(
 )
 days = st.sampled_from(DAYS)
 late_days = st.sampled_from([DAYS[-1] + timedelta(days=n) for n in (1, 3, REJECTS_DAYS + 1)])
+
+
+KEYS = (tc.Pseudonyms("5a" * 32), tc.Pseudonyms("c3" * 32))
 
 
 def run_day(store: tc.Store, day: date, rows: list) -> None:
@@ -74,6 +80,8 @@ class Nights(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.store = tc.Store(self.folder / "store", asked={"buckets": 2})
+        self.key = None
+        self.corrections: list = []  # in force: (subscriber, place, from, to)
         self.arrived: dict[date, list] = {}
         self.stays: dict[date, list] = {}
         self.rejects: dict[date, list] = {}
@@ -90,8 +98,10 @@ class Nights(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------------------------------- what is done
 
-    @initialize(rows=st.tuples(*[pings_] * 3))
-    def some_days(self, rows):
+    @initialize(rows=st.tuples(*[pings_] * 3), keyed=st.booleans())
+    def some_days(self, rows, keyed):
+        self.key = KEYS[0] if keyed else None
+        self.store = tc.Store(self.folder / "store", asked={"buckets": 2}, key=self.key)
         self.arrived = dict(zip(DAYS, map(list, rows), strict=False))
         for day in DAYS[:3]:
             self._did_run(day, self._until(None, lambda day=day: self._run(day)))
@@ -181,11 +191,67 @@ class Nights(RuleBasedStateMachine):
             self.expired.append((self.now, kept))
             assert listing(self.folder / "store") == named(self.store), "files that no table names"
 
+    @precondition(lambda self: self.store.exists)
+    @rule(who=st.sampled_from(PEOPLE), place=st.sampled_from(sorted(COUNTRIES.values())), first=days, last=days)
+    def correct(self, who, place, first, last):
+        first, last = min(first, last), max(first, last)
+        one = (who, place, first, last)
+        undo = one in self.corrections
+        tc.correct(self.store, who, place, first=first, last=last, reason="a test", undo=undo)
+        (self.corrections.remove if undo else self.corrections.append)(one)
+        self.now += 1
+
+    def _others(self, who: int) -> bool:
+        """Whether others than a subscriber are in every day and on the cards of every date."""
+        days_ = [{stay[0] for stay in stays} for stays in self.stays.values()]
+        return all(held - {who} for held in [*days_, *(set(cards) for _, cards in self.cards.values())])
+
+    @precondition(lambda self: self.store.exists)
+    @rule(who=st.sampled_from(PEOPLE), crash=st.sampled_from((None, 1, 2, 3, 4)))
+    def forget(self, who, crash):
+        if not self._others(who):
+            return
+        crashed = self._until(crash, lambda: tc.forget(self.store, who))
+        with erasure.writing(self.store, "whatever comes next"):  # which ends what was begun
+            pass
+        assert self.store.note(erasure.FORGETTING) is None
+        for held in (self.stays, self.arrived):
+            for day in held:
+                held[day] = [row for row in held[day] if held is self.arrived or row[0] != who]
+        for as_of, (editions, cards) in self.cards.items():
+            self.cards[as_of] = editions, {one: card for one, card in cards.items() if one != who}
+        self.corrections = [one for one in self.corrections if one[0] != who]
+        self._record("forget", datetime.now(ZoneInfo(TZ)).date())
+        with pytest.raises(tc.NotFound):
+            self.store.card(who)
+        assert crashed is not None
+
+    @precondition(lambda self: self.key is not None and self.store.exists)
+    @rule(crash=st.sampled_from((None, 1, 2, 3)))
+    def rekey(self, crash):
+        old, new = self.key, KEYS[self.key is KEYS[0]]
+        self.store = tc.Store(self.store.root, key=new)
+        self._until(crash, lambda: tc.rekey(self.store, old))
+        if len(self.store.keys) > 1:
+            for one in (old, new):
+                with (
+                    pytest.raises(tc.InputError, match="rekey"),
+                    erasure.writing(tc.Store(self.store.root, key=one), "a"),
+                ):
+                    pass
+            self.store = tc.Store(self.store.root, key=new)
+            tc.rekey(self.store, old)
+        if self.store.keys == (new.id,):
+            self.key = new
+            self._record("rekey", datetime.now(ZoneInfo(TZ)).date())
+        else:
+            self.store = tc.Store(self.store.root, key=old)
+
     @precondition(lambda self: self.stays)
     @rule()
     def a_second_writer_is_refused(self):
         day = min(self.stays)
-        with tc.Store(self.store.root).writing("a test"), pytest.raises(tc.Busy):
+        with tc.Store(self.store.root, key=self.key).writing("a test"), pytest.raises(tc.Busy):
             self._run(day) if day in self.arrived else self._cards(day + timedelta(days=1))
 
     # ---------------------------------------------------------------------------------------- how
@@ -198,23 +264,35 @@ class Nights(RuleBasedStateMachine):
 
     def _until(self, crash: int | None, step) -> int:
         """Do a step that crashes before a commit (None: it does not): how many commits it made."""
-        real, made = self.store.publish, 0
+        made, real = 0, {name: getattr(self.store, name) for name in ("publish", "swap")}
 
-        def publish(*arguments):
-            nonlocal made
-            if made + 1 == crash:
-                raise Crash
-            real(*arguments)
-            made += 1
+        def counted(commit):
+            def one(*arguments):
+                nonlocal made
+                if made + 1 == crash:
+                    raise Crash
+                commit(*arguments)
+                made += 1
 
-        self.store.publish = publish
+            return one
+
+        for name, commit in real.items():
+            setattr(self.store, name, counted(commit))
         try:
             step()
         except Crash:
             pass
         finally:
-            self.store.publish = real
+            for name, commit in real.items():
+                setattr(self.store, name, commit)
         return made
+
+    def _held(self, name: str) -> pl.DataFrame:
+        """A table of the store, its subscribers by their numbers."""
+        held = self.store.frame(name)
+        if self.key is None:
+            return held
+        return held.with_columns(pl.from_arrow(self.key.back(held["subscriber"].to_arrow())).alias("subscriber"))
 
     def _commit(self, table: str, day: date) -> int:
         self.now += 1
@@ -241,7 +319,8 @@ class Nights(RuleBasedStateMachine):
         editions = self._editions(as_of)
         rules = {"days": WINDOW, "rule": "continuous", "colours": COLOURS}
         seen: dict = {}
-        for row in oracle.visits([stay for day in editions for stay in self.stays[day]], as_of, rules, tz=TZ):
+        stays = [stay for day in editions for stay in self.stays[day]]
+        for row in oracle.visits(stays, as_of, rules, self.corrections, TZ):
             seen.setdefault(row[0], []).append(row)
         cards = {}
         for who, rows in seen.items():
@@ -253,7 +332,7 @@ class Nights(RuleBasedStateMachine):
 
     @invariant()
     def the_stays_are_those_of_what_was_run(self):
-        held = self.store.frame("stays").drop("bucket")
+        held = self._held("stays").drop("bucket")
         have = {
             (day, who, place, int(arrive.timestamp()), int(depart.timestamp()), pings, inner)
             for day, who, place, arrive, depart, pings, inner in held.select(
@@ -272,7 +351,7 @@ class Nights(RuleBasedStateMachine):
     def the_cards_are_those_of_the_stays_they_were_made_from(self):
         have: dict = {}
         for as_of, who, colour, visits in (
-            self.store.frame("cards").select("as_of", "subscriber", "colour", "visits").iter_rows()
+            self._held("cards").select("as_of", "subscriber", "colour", "visits").iter_rows()
         ):
             have.setdefault(as_of, {})[who] = colour, [v["place"] for v in visits if not v.get("transit")]
         assert have == {as_of: cards for as_of, (_, cards) in self.cards.items()}

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import nights
@@ -292,6 +292,21 @@ def test_who_is_forgotten_is_in_no_byte_and_nobody_else_is_touched(which, plain,
     assert rows(tc.Store(store.root))["cards"].equals(after["cards"])
 
 
+def test_who_was_the_only_one_may_be_forgotten_too(tmp_path):
+    store, pings = tc.Store(tmp_path, asked={"buckets": 1}), {"subscriber": [13800000001], "plmn": ["44010"]}
+    time = pl.Series("time", [datetime(2022, 3, 12, 4, tzinfo=UTC)])
+    policy = tc.Policy.preset("card-2022-07-08")
+    tc.run(store, day=DAYS[0], pings=pl.DataFrame(pings).with_columns(time), policy=policy)
+    tc.forget(store, 13800000001)
+    assert store.days("stays") == [DAYS[0]]
+    assert store.frame("stays").is_empty()
+    assert check(store, as_of=DAYS[1], days=1) == check(tc.Store(tmp_path), as_of=DAYS[1], days=1)
+    assert not [one for one in check(store, as_of=DAYS[1], days=1) if one.wrong]
+    tc.run(store, day=DAYS[1], pings=pl.DataFrame(pings).with_columns(time.dt.offset_by("1d")), policy=policy)
+    assert store.card(13800000001).days_seen == 1
+    assert tc.flows(store, DAYS[0], DAYS[1]).cities.is_empty()
+
+
 def test_a_reject_that_shows_the_number_goes_with_it(plain, tmp_path):
     folder = copied(plain, tmp_path / "country")
     others_for_cells = pl.read_parquet(sorted((folder / "pings" / str(LAST)).iterdir())[0]).head(50)
@@ -430,6 +445,8 @@ def test_a_rekey_changes_every_name_and_nothing_else(keyed, tmp_path):
     assert not [one for one in check(tc.Store(folder / "store", key=new), as_of=AS_OF, days=3) if one.wrong]
     for wrong in ({"TRAVELCARD_NEW_KEY": OTHER}, {}, {"TRAVELCARD_NEW_KEY": "1234"}):
         assert command(folder, "rekey", env=wrong).returncode == 1
+    again = command(folder, "rekey", env={"TRAVELCARD_KEY": KEY, "TRAVELCARD_NEW_KEY": OTHER})
+    assert json.loads(again.stdout)["rows"] == 0
 
 
 def found_in_tables(folder: Path, number: int) -> bool:

@@ -112,6 +112,31 @@ def test_late_hours_and_an_expiry(bucket, countries, tmp_path):
     assert listing(bucket, store) == nights.named(store)
 
 
+def test_what_people_are_owed(bucket, countries, tmp_path):
+    """A correction, somebody forgotten, another key, the end: as in a folder."""
+    keys = {"TRAVELCARD_KEY": "5a" * 32, "TRAVELCARD_NEW_KEY": "c3" * 32}
+    s3 = told(nights.copied(countries[1], tmp_path / "owed"), f'store = "{ROOT}/owed"')
+    for day in DAYS:
+        assert command(s3, "run", day, env=keys).returncode == 0
+    one, other = tc.Store(f"{ROOT}/three").frame("cards", as_of=AS_OF)["subscriber"][3:5]
+    words = ("correct", one, "330100", "--from", DAYS[0], "--to", LAST, "--reason", "a test")
+    new = {"TRAVELCARD_KEY": keys["TRAVELCARD_NEW_KEY"]}
+    for what in (words, ("forget", other), ("rekey",), ("expire", DAYS[0])):
+        done = command(s3, *what, env=new if what[0] == "expire" else keys)
+        assert done.returncode == 0, done.stderr
+    store = tc.Store(f"{ROOT}/owed", key=tc.Pseudonyms(new["TRAVELCARD_KEY"]))
+    assert store.card(one).as_of == AS_OF
+    assert len(store.corrections()) == 1
+    with pytest.raises(tc.NotFound, match="no card for"):
+        store.card(other)
+    assert listing(bucket, store) == nights.named(store)
+    assert command(s3, "purge", "--yes", env=new).returncode == 0
+    left = {object_.key for object_ in bucket.objects.filter(Prefix="owed/")}
+    assert left == {"owed/purged.json", f"owed/{lease.OBJECT}"}
+    with pytest.raises(tc.NotFound, match="was purged"):
+        tc.Store(f"{ROOT}/owed").frame("cards")
+
+
 def test_an_object_that_is_gone_is_named(bucket, countries):
     _, s3 = countries
     nights.copied(s3, s3.parent / "gone")
@@ -326,7 +351,7 @@ def test_a_commit_that_another_one_came_before_is_refused(bucket, tmp_path, monk
 
 # ---------------------------------------------------------------------------------------------------- kills
 
-COMMITS = {("run", LAST): 5, ("cards", AS_OF): 2, ("expire", OLD): 8}
+COMMITS = {("run", LAST): 5, ("cards", AS_OF): 2, ("expire", OLD): 12}
 FILES = {"run": 9, "cards": 4}
 
 

@@ -105,7 +105,7 @@ def _subscribers(store: Store) -> Iterator[Finding]:
                     "subscribers", f"{table.name}/{path}", "bucket not looked at without the key", wrong=False
                 )
                 continue
-            taken = ids.take(pa.array(range(0, len(ids), max(1, len(ids) // LOOKED_AT))))
+            taken = ids.take(pa.array(range(0, len(ids), max(1, len(ids) // LOOKED_AT)), pa.int64()))
             some = (taken if store.key is None else store.key.back(taken)).to_pylist()
             elsewhere = sum(bucket_of(one, store.layout.buckets) != int(values["bucket"]) for one in some)
             if elsewhere:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -14,7 +17,7 @@ import pyarrow.compute as pc
 
 from travelcard.errors import NotFound, hidden
 from travelcard.ledger import Step, append, row_of
-from travelcard.schema import CARDS, CORRECTIONS, REJECTS, STAYS, bucket_of
+from travelcard.schema import CARDS, CORRECTIONS, REJECTS, STAYS, Table, bucket_of
 from travelcard.store import PURGED, TABLES, Store, Written
 
 __all__ = ["FORGETTING", "forget", "purge", "writing"]
@@ -44,7 +47,12 @@ def forget(store: Store, subscriber: object, *, by: str | None = None) -> Step:
     if not store.exists:
         raise NotFound(f"{store.root} holds nothing yet: run `travelcard run DAY` first")
     kept = store.kept(pa.array([number], store.layout.ids))[0].as_py()
-    who = {"kept": kept, "bucket": bucket_of(number, store.layout.buckets), "by": by and hidden(by)}
+    who = {
+        "request": uuid.uuid4().hex,
+        "kept": kept,
+        "bucket": bucket_of(number, store.layout.buckets),
+        "by": by and hidden(by),
+    }
     if not store.layout.pseudonyms:
         who["number"] = str(number)
     with writing(store, "the forgetting of a subscriber"):
@@ -55,35 +63,44 @@ def forget(store: Store, subscriber: object, *, by: str | None = None) -> Step:
 def _finish(store: Store, who: dict[str, Any]) -> Step:
     """Forget who is in the note: the cards first, so that nobody is shown what is half gone."""
     began, started = time.perf_counter(), datetime.now(UTC)
+    swaps: dict[Table, dict[str, Written]] = {}
     removed: dict[str, dict[str, int]] = {}
     for table in (CARDS, STAYS, CORRECTIONS, REJECTS):
         if table is REJECTS and "number" not in who:
             continue  # of a number they hold no more than a mask
-        swaps: dict[str, Written] = {}
         for values, path in store.files(table.name):
             if values.get("bucket") in (None, str(who["bucket"])) and store.may_hold(table.name, path, who["kept"]):
                 rows = store.read(table.name, [path])
                 his = _named(rows, who["number"]) if table is REJECTS else pc.equal(rows["subscriber"], who["kept"])
                 left = rows.filter(pc.invert(his))
                 if len(left) < len(rows):
-                    swaps[path] = store.rewrite(table, values, path, left)
+                    swaps.setdefault(table, {})[path] = store.rewrite(table, values, path, left)
                     on = values[table.partition[0]] if table.partition else "all"
                     of_day = removed.setdefault(table.name, {})
                     of_day[on] = of_day.get(on, 0) + len(rows) - len(left)
-        if swaps:
-            store.swap(table, swaps)
+    if "removed" not in who:  # of a forgetting that did not end it was all that was to go
+        who["removed"] = removed
+        store.put_note(FORGETTING, who)
+    for table, files in swaps.items():
+        store.swap(table, files)
     store.vacuum()
     store.trim()
     today = datetime.now(ZoneInfo(store.layout.tz)).date()
-    step = Step("forget", today, time.perf_counter() - began, {"removed": removed})
-    append(store, row_of(store, step, started, settings={"removed": removed, "by": who["by"]}))
+    step = Step("forget", today, time.perf_counter() - began, {"removed": who["removed"]})
+    settings = {name: who[name] for name in ("request", "removed", "by")}
+    on_record = (json.loads(text)["request"] for text in store.runs("forget")["settings"])
+    if who["request"] not in on_record:  # it was killed after all but the last
+        append(store, row_of(store, step, started, settings=settings))
     store.put_note(FORGETTING, None)
     return step
 
 
 def _named(rejects: pa.Table, number: str) -> pa.ChunkedArray:
-    """Which rejects hold a number in what they show of a ping."""
-    return pc.fill_null(pc.match_substring(rejects["value"], number), fill_value=False)
+    """Which rejects show a number: by itself, or one of seven characters or more with others round it, as +86."""
+    pattern = re.escape(number)
+    if len(number) < 7:
+        pattern = f"(^|[^0-9A-Za-z]){pattern}($|[^0-9A-Za-z])"
+    return pc.fill_null(pc.match_substring_regex(rejects["value"], pattern), fill_value=False)
 
 
 def purge(store: Store, *, by: str | None = None) -> dict[str, Any]:

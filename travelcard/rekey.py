@@ -24,13 +24,13 @@ def rekey(store: Store, old: Pseudonyms) -> Step:
     Each table is one transaction, whose files need the room of the table once more until it is done. A process that is
     killed between them leaves a store of both keys, which nobody writes and which answers for the tables that are of
     its reader's key; to run it again with both keys ends it. What is under the old key is then gone, earlier versions
-    included.
+    included. A store that is of the new key already is left as it is.
     """
     began, started = time.perf_counter(), datetime.now(UTC)
     if store.key is None or not store.layout.pseudonyms:
         raise InputError(f"{store.root} holds no pseudonyms, or its new key is not given")
     new = store.key
-    if store.keys not in ((old.id,), (old.id, new.id)) or new.id == old.id:
+    if store.keys not in ((old.id,), (old.id, new.id), (new.id,)) or new.id == old.id:
         raise InputError(f"{store.root} is of {' and '.join(store.keys)}: that is not from {old.id} to {new.id}")
     rows = 0
     with store.writing("a rekey"):
