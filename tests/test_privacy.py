@@ -8,6 +8,8 @@ import os
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -356,6 +358,28 @@ def test_a_reader_that_stays_open_sees_every_version_though_the_log_is_trimmed(p
     good(folder, "forget", number)
     with pytest.raises(tc.NotFound):
         reader.card(number)
+
+
+def test_who_reads_while_logs_are_trimmed_is_never_refused(plain, tmp_path):
+    folder = copied(plain, tmp_path / "country")
+    writer, number = tc.Store(folder / "store"), tc.Store(folder / "store").frame("cards")["subscriber"][0]
+    ended = threading.Event()
+
+    def reads() -> int:
+        kept, n = tc.Store(folder / "store"), 0
+        while not ended.is_set():
+            for store in (kept, tc.Store(folder / "store")):
+                store.card(number)
+                store.runs()
+                n += 1
+        return n
+
+    with ThreadPoolExecutor(2) as pool:
+        read = [pool.submit(reads) for _ in range(2)]
+        for _ in range(30):
+            writer.trim()
+        ended.set()
+    assert sum(one.result() for one in read) > 30
 
 
 # ---------------------------------------------------------------------------------------------------- the end

@@ -9,13 +9,13 @@ import shutil
 import time
 import uuid
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -41,6 +41,7 @@ from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, Table, b
 __all__ = ["Store"]
 
 PURGED = "purged.json"  # what is left of a store that was purged
+T = TypeVar("T")
 TABLES = {table.name: table for table in (STAYS, REJECTS, CARDS, CORRECTIONS, RUNS)}
 _PARTITION_TYPES = {"day": pa.date32(), "as_of": pa.date32(), "bucket": pa.int16()}
 _OPEN = 256  # files kept open for look-ups
@@ -139,20 +140,21 @@ class Store:
 
     def table(self, name: str) -> DeltaTable | None:
         """The newest version of a table, or None when the store has none of that name yet."""
-        if name in self._tables:
+        try:
+            if name not in self._tables:
+                self._tables[name] = _steady(lambda: DeltaTable(self.uri(name)))
+                self._refuse_purged()
+                return self._tables[name]
             seen = self._log_changed(name)
             if seen is None or seen != self._seen.get(name) or self._has_next(name):
-                self._tables[name].update_incremental()  # 0.8 ms, which a look-up does not have every time
+                _steady(self._tables[name].update_incremental)  # 0.8 ms, which a look-up does not have every time
                 self._seen[name] = seen
-            return self._tables[name]
-        try:
-            self._tables[name] = DeltaTable(self.uri(name))
         except TableNotFoundError:
             self._refuse_purged()
             return None
         except (OSError, DeltaError) as error:
+            self._refuse_purged()
             raise InputError(f"{self.uri(name)} cannot be read as a Delta table: {one_line(error)}") from error
-        self._refuse_purged()
         return self._tables[name]
 
     def note(self, name: str) -> Any:
@@ -193,11 +195,7 @@ class Store:
 
     def _log_changed(self, name: str) -> int | None:
         """When a table's log was last written to, nanoseconds; None where no clock of a folder says so."""
-        try:
-            return None if self._remote else os.stat(f"{self.uri(name)}/_delta_log").st_mtime_ns
-        except FileNotFoundError:
-            self._refuse_purged()
-            raise InputError(f"{self.uri(name)} is gone since it was opened") from None
+        return None if self._remote else os.stat(f"{self.uri(name)}/_delta_log").st_mtime_ns
 
     def _has_next(self, name: str) -> bool:
         """Whether the commit after the one we know is there: one within the same tick leaves the folder's time."""
@@ -534,6 +532,7 @@ class Store:
         Nothing is written, not even to a log: where a run filled the disk, its files can still be removed.
         """
         halves = list((self.scratch / "cells").glob("*.parquet.*"))  # of maps of cells: see Config.cell_map
+        halves += [*Path(self.root).glob("*.half"), *self.scratch.glob("*.half")]  # of notes
         for name in TABLES:  # of commits, as Delta writes them before it gives them their names
             log = Path(self.uri(name), "_delta_log")
             halves += [*log.glob("_commit_*.tmp"), *log.glob("*#*")]
@@ -795,6 +794,18 @@ class Store:
         number = self.subscriber(subscriber)
         mine = self.corrections(at=at).filter(pl.col("subscriber") == self._kept(number))
         return _under(number, mine.to_arrow().cast(CORRECTIONS.arrow(ids=self.layout.ids)))
+
+
+def _steady(read: Callable[[], T]) -> T:
+    """Read a log, again if it fails: who trims it removes what was just listed, and leaves a newer whole."""
+    for wait in (0.01, 0.02, 0.04, 0.08):
+        try:
+            return read()
+        except TableNotFoundError:
+            raise
+        except DeltaError:
+            time.sleep(wait)
+    return read()
 
 
 def _added(file: Written, published: int) -> AddAction:
