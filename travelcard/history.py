@@ -34,7 +34,7 @@ LINES = {
     "zh": {
         "head": "{number}的卡，共{n}张",
         "card": "{as_of}：{colour}；{places}",
-        "nothing": "无",
+        "nothing": "无", "between": "、",
         "added": "  ＋{name}（{why}）", "removed": "  －{name}（{why}）",
         "marked": "  {name}加标记（{why}）", "unmarked": "  {name}去标记（{why}）",
         "colour": "  颜色由{before}变为{after}（{why}）",
@@ -42,7 +42,7 @@ LINES = {
     "en": {
         "head": "The cards of {number}: {n}",
         "card": "{as_of}: {colour}; {places}",
-        "nothing": "no place",
+        "nothing": "no place", "between": ", ",
         "added": "  + {name} ({why})", "removed": "  - {name} ({why})",
         "marked": "  {name} is marked now ({why})", "unmarked": "  {name} is not marked any more ({why})",
         "colour": "  {before} became {after} ({why})",
@@ -96,7 +96,7 @@ class History:
         before = ""
         for card, _, changes in self.cards:
             colour = colours[card.colour]
-            listed = "、".join(name(visit.place) for visit in card.visits) or say["nothing"]
+            listed = say["between"].join(name(visit.place) for visit in card.visits) or say["nothing"]
             lines.append(say["card"].format(as_of=card.as_of, colour=colour, places=listed))
             for change in changes:
                 why = ", ".join(WHY[language][one] for one in change.why)
@@ -172,8 +172,7 @@ def _changes(
     if before.colour != after.colour:
         causes = {one for change in changes for one in change.why}
         causes |= {"policy"} if before.policy.hash != after.policy.hash else set()
-        causes |= set() if same_list else {"risk"}
-        changes.append(Change("colour", tuple(sorted(causes or {"status"}))))
+        changes.append(Change("colour", tuple(sorted(causes or {"status" if same_list else "risk"}))))
     return tuple(changes)
 
 
