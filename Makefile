@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test heavy lint bench performance clean
+.PHONY: demo test heavy cluster lint bench performance clean
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,10 @@ test: $(VENV)/ready-dev  ## what every change must pass
 
 heavy: $(VENV)/ready-dev  ## the minutes-long checks
 	$(BIN)/python -m pytest -m heavy
+
+cluster: $(VENV)/ready-dev  ## the tests on Apache Spark, which needs Java 17
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark]'
+	$(BIN)/python -m pytest -m "" tests/test_spark.py
 
 lint: $(VENV)/ready-dev
 	$(BIN)/ruff check .

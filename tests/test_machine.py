@@ -322,7 +322,7 @@ class Nights(RuleBasedStateMachine):
         stays = [stay for day in editions for stay in self.stays[day]]
         for row in oracle.visits(stays, as_of, rules, self.corrections, TZ):
             seen.setdefault(row[0], []).append(row)
-        cards = {}
+        cards = {stay[0]: ("unknown", []) for stay in stays}  # of whom all was corrected away
         for who, rows in seen.items():
             colour, shown = oracle.card(rows, rules, as_of)
             cards[who] = colour, [place for place, _ in shown]

@@ -40,12 +40,13 @@ _HOME = {
     "read_pings": "ingest",
     "read_risk": "risk",
     "run": "batch",
+    "spark": "spark",
     "stays": "stays",
     "stitch": "stays",
     "synth": "synth",
     "visits": "window",
 }
-_MODULES = {"places", "synth"}  # public as modules: tc.places.china()
+_MODULES = {"places", "spark", "synth"}  # public as modules: tc.places.china()
 
 __all__ = [
     "Busy",
@@ -75,6 +76,7 @@ __all__ = [
     "read_risk",
     "rekey",
     "run",
+    "spark",
     "stays",
     "stitch",
     "synth",

@@ -6,15 +6,17 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from itertools import chain
 from threading import Lock, local
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -75,7 +77,7 @@ def _pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @dataclass(slots=True, eq=False)
-class _Hand:
+class Hand:
     """What one thread has met while reading."""
 
     arena: Arena
@@ -112,23 +114,23 @@ def _read(
     memory: int,
     progress: Progress,
     spilled: ExitStack,
-) -> list[_Hand]:
+) -> list[Hand]:
     """Every piece read, each by one thread with that thread's hand; `spilled` closes their files."""
     total = sum(piece.rows for piece in pieces)
     # how long CSV files and streams are is not known
     rows = total if all(piece.rows for piece in pieces) else memory
     share = max(memory // 8, int((memory - FIXED) * ARENA_SHARE)) // _workers()
     places = len(wanted.codes)
-    packing = _packing(pieces, places)
-    hands: list[_Hand] = []
-    free: list[_Hand] = []
+    packing = packing_of(pieces, places)
+    hands: list[Hand] = []
+    free: list[Hand] = []
     lock = Lock()
 
     def task(number: int, piece: Piece) -> int:
         with lock:
             if not free:
                 arena = Arena(store.layout.buckets, share, rows, packing, places, store.scratch)
-                hands.append(_Hand(spilled.enter_context(arena)))
+                hands.append(Hand(spilled.enter_context(arena)))
                 free.append(hands[-1])
             hand = free.pop()
         hand.read(piece, number, reading, wanted)
@@ -144,7 +146,7 @@ def _read(
     return hands
 
 
-def _packing(pieces: Sequence[Piece], places: int) -> Packing | None:
+def packing_of(pieces: Sequence[Piece], places: int) -> Packing | None:
     """How pings are packed into a word, or None where the ids do not fit, as far as the files say."""
     if not pieces[0].numeric:
         return Packing.of(places)  # texts have numbers that count up
@@ -153,6 +155,119 @@ def _packing(pieces: Sequence[Piece], places: int) -> Packing | None:
         return None
     packing = Packing.of(places, max(min(lowest for lowest, _ in spans), 0))
     return packing if max(highest for _, highest in spans) - packing.base < packing.ids else None
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """What an engine gets of a day: its pings in pieces, what decides them, and `refuse`, which judges its counts."""
+
+    store: Store
+    day: date
+    pieces: Sequence[Piece]
+    reading: Reading
+    wanted: Sieve
+    memory: int
+    progress: Progress
+    refuse: Callable[[Counts], None]
+
+    @property
+    def subscribers(self) -> str:
+        """What the store is to be made for."""
+        return "integer" if self.pieces[0].numeric else "string"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What an engine made of a day: files that are written and not published, and all that is to be counted."""
+
+    counts: Counts
+    stays: Sequence[Written]
+    rejects: Sequence[Written]
+    subscribers: int
+    merged: int
+    spilled: int
+    silent: pa.Array | None
+
+
+class Engine(Protocol):
+    """Where the work is done: both halves of a night are maps over buckets."""
+
+    def stays(self, night: Night) -> Made:
+        """The first half."""
+
+    def cards(self, task: CardsOfBucket, progress: Progress) -> Iterable[tuple[Written | None, Counter[str]]]:
+        """The second half: the task of every bucket, done."""
+
+
+class Threads:
+    """This machine."""
+
+    def stays(self, night: Night) -> Made:
+        store, wanted = night.store, night.wanted
+        with ExitStack() as spilled:
+            hands = _read(night.pieces, night.reading, wanted, store, night.memory, night.progress, spilled)
+            counts = Counts()
+            for hand in hands:
+                counts.add(hand.counts)
+            night.refuse(counts)
+            store.create(night.subscribers)
+            arenas = [hand.arena for hand in hands]
+            texts, ranks = ranked(arenas)
+            rooms = local()
+
+            def task(bucket: int) -> tuple[Written | None, int, int]:
+                if not hasattr(rooms, "own"):
+                    rooms.own = Room()
+                mine, names = gather(arenas, texts, ranks, bucket, rooms.own)
+                return write_stays(store, night.day, wanted, bucket, mine, names, arenas[0].packing, rooms.own)
+
+            files: list[Written] = []
+            subscribers = merged = 0
+            with _pool() as pool:
+                for written, people, repeated in pool.map(task, range(store.layout.buckets)):
+                    files += [written] if written is not None else []
+                    subscribers += people
+                    merged += repeated
+                    night.progress("stays", len(files), store.layout.buckets)
+            rejects = write_rejects(store, night.day, [table for hand in hands for table in hand.rejects])
+            on_disk = sum(arena.spilled for arena in arenas)
+            return Made(counts, files, rejects, subscribers, merged, on_disk, silent(wanted))
+
+    def cards(self, task: CardsOfBucket, progress: Progress) -> Iterator[tuple[Written | None, Counter[str]]]:
+        buckets = task.store.layout.buckets
+        with _pool() as pool:
+            for done, made in enumerate(pool.map(task, range(buckets)), 1):
+                yield made
+                progress("cards", done, buckets)
+
+
+def write_stays(
+    store: Store,
+    day: date,
+    wanted: Sieve,
+    bucket: int,
+    pings: np.ndarray,
+    names: pa.Array | None,
+    packing: Packing,
+    room: Room,
+) -> tuple[Written | None, int, int]:
+    """One bucket's packed pings to its file of stays: (the file, if there is a stay; subscribers; repeated pings)."""
+    layout = store.layout
+    unique, columns, merged = stays_of_bucket(pings, packing, layout.max_silence_s, room)
+    if not len(unique):
+        return None, 0, 0
+    kept = store.kept if layout.pseudonyms else None
+    table = stays_table(unique, names, pa.array(wanted.codes), columns, wanted.start, kept)
+    return store.write(STAYS, table, {"day": day, "bucket": bucket}), len(unique), merged
+
+
+def write_rejects(store: Store, day: date, tables: Sequence[pa.Table]) -> list[Written]:
+    """A day's rejects to their file, if there are any."""
+    lost = pa.concat_tables([REJECTS.arrow().empty_table(), *tables])
+    lost = lost.sort_by([("file", "ascending"), ("row", "ascending")])
+    if store.layout.pseudonyms:  # a number may stand in any column that it was read from by mistake
+        lost = lost.set_column(3, lost.schema.field(3), _hidden(lost["value"]))
+    return [store.write(REJECTS, lost, {"day": day})] if len(lost) else []
 
 
 def run_stays(
@@ -168,6 +283,7 @@ def run_stays(
     accept: str | None = None,
     memory: int = MEMORY,
     progress: Progress = _quiet,
+    engine: Engine | None = None,
 ) -> Step:
     """The first half of a night: one day's pings to that day's stays and rejects, in one transaction each.
 
@@ -177,61 +293,29 @@ def run_stays(
     """
     began, started = time.perf_counter(), datetime.now(UTC)
     reading = reading or Reading()
-    layout = store.layout
-    wanted = sieve(day, cells=cells, places=places, tz=layout.tz)
+    wanted = sieve(day, cells=cells, places=places, tz=store.layout.tz)
     pieces = pieces_of(pings, reading, day)
-    with writing(store, f"the stays of {day}"), ExitStack() as spilled:
-        hands = _read(pieces, reading, wanted, store, memory, progress, spilled)
-        counts = Counts()
-        for hand in hands:
-            counts.add(hand.counts)
-        _refuse_day(counts, wanted, day, max_rejected)
-        layout = store.create("integer" if pieces[0].numeric else "string")
-        arenas = [hand.arena for hand in hands]
-        (texts, ranks), codes = ranked(arenas), pa.array(wanted.codes)
-        rooms = local()
 
-        def task(bucket: int) -> tuple[Written | None, int, int]:
-            if not hasattr(rooms, "own"):
-                rooms.own = Room()
-            mine, names = gather(arenas, texts, ranks, bucket, rooms.own)
-            unique, columns, merged = stays_of_bucket(mine, arenas[0].packing, layout.max_silence_s, rooms.own)
-            if not len(unique):
-                return None, 0, 0
-            table = stays_table(unique, names, codes, columns, wanted.start, store.kept if layout.pseudonyms else None)
-            return store.write(STAYS, table, {"day": day, "bucket": bucket}), len(unique), merged
-
-        files: list[Written] = []
-        subscribers = merged = 0
-        with _pool() as pool:
-            for written, people, repeated in pool.map(task, range(layout.buckets)):
-                files += [written] if written is not None else []
-                subscribers += people
-                merged += repeated
-                progress("stays", len(files), layout.buckets)
-        rejects = [table for hand in hands for table in hand.rejects]
-        lost = pa.concat_tables([REJECTS.arrow().empty_table(), *rejects]).sort_by(
-            [("file", "ascending"), ("row", "ascending")]
-        )
-        if layout.pseudonyms:  # a number may stand in any column that it was read from by mistake
-            lost = lost.set_column(3, lost.schema.field(3), _hidden(lost["value"]))
-        kept = [store.write(REJECTS, lost, {"day": day})] if len(lost) else []
+    with writing(store, f"the stays of {day}"):
+        refuse = partial(_refuse_day, wanted=wanted, day=day, max_rejected=max_rejected)
+        made = (engine or Threads()).stays(Night(store, day, pieces, reading, wanted, memory, progress, refuse))
+        counts = made.counts
         summary = {
             "read": counts.read,
             "clean": counts.clean,
-            "merged": merged,
+            "merged": made.merged,
             "rejected": counts.by_reason(),
-            "subscribers": subscribers,
-            "stays": sum(f.rows for f in files),
-            "spilled": sum(arena.spilled for arena in arenas),
+            "subscribers": made.subscribers,
+            "stays": sum(f.rows for f in made.stays),
+            "spilled": made.spilled,
         }
         step = Step("stays", day, time.perf_counter() - began, summary)
         row = row_of(
             store, step, started, settings={"max_rejected": max_rejected, "memory": memory},
-            files=sorted({piece.file for piece in pieces}), silent=silent(wanted),
+            files=sorted({piece.file for piece in pieces}), silent=made.silent,
             hours=counts.quarters[: wanted.length // 900].reshape(-1, 4).sum(axis=1).tolist(),
         )  # fmt: skip
-        _publish(store, row, gate, accept, [(REJECTS, kept), (STAYS, files)])
+        _publish(store, row, gate, accept, [(REJECTS, made.rejects), (STAYS, made.stays)])
     return step
 
 
@@ -259,6 +343,50 @@ def _refuse_day(counts: Counts, wanted: Sieve, day: date, max_rejected: float) -
 # ---------------------------------------------------------------------------------------------------- stays -> cards
 
 
+@dataclass(frozen=True, slots=True)
+class CardsOfBucket:
+    """All that decides the cards of a date; called with a bucket, it writes theirs: (the file, if any; the colours)."""
+
+    store: Store
+    as_of: date
+    paths: Mapping[int, Sequence[str]]
+    policy: Policy
+    places: Places
+    risk: Risk | None
+    statuses: Mapping[int, pl.DataFrame]
+    corrections: pl.DataFrame
+    about: Mapping[str, Any]
+    rows: int  # stays at a time
+
+    def __call__(self, bucket: int) -> tuple[Written | None, Counter[str]]:
+        counted: Counter[str] = Counter()
+        made = self._parts(bucket, counted)
+        first = next(made, None)
+        if first is None:
+            return None, counted
+        partition: dict[str, date | int] = {"as_of": self.as_of, "bucket": bucket}
+        return self.store.write(CARDS, chain([first], made), partition, self.about), counted
+
+    def _parts(self, bucket: int, counted: Counter[str]) -> Iterator[pa.Table]:
+        layout, policy, status = self.store.layout, self.policy, self.statuses.get(bucket)
+        columns = [name for name in NEEDED if name != "inner" or policy.border == "inner"]
+        paths = sorted(self.paths.get(bucket, []))
+        for low, high, days in self.store.stays_by_range(paths, columns, self.rows):
+            visits = visits_of_runs(
+                days, as_of=self.as_of, policy=policy, tz=layout.tz, max_silence=layout.max_silence_s,
+                corrections=self.corrections, transit=False,
+            )  # fmt: skip
+            mine = None if status is None else status.filter(_within(low, high))
+            made = cards_of(
+                visits, as_of=self.as_of, policy=policy, risk=self.risk, statuses=mine, places=self.places,
+                tz=layout.tz,
+            )  # fmt: skip
+            for colour in made["colour"].value_counts():
+                counted[colour["values"].as_py()] += colour["counts"].as_py()
+            if len(made):
+                yield made
+
+
 def run_cards(
     store: Store,
     *,
@@ -271,6 +399,7 @@ def run_cards(
     accept: str | None = None,
     memory: int = MEMORY,
     progress: Progress = _quiet,
+    engine: Engine | None = None,
 ) -> Step:
     """The second half of a night: the stays of the window to every subscriber's card, in one transaction.
 
@@ -281,7 +410,7 @@ def run_cards(
     if not store.exists:
         raise InputError(f"{store.root} holds no stays yet: run `travelcard run DAY` first")
     with writing(store, f"the cards as of {as_of}"):
-        layout = store.create(store.layout.subscribers)
+        store.create(store.layout.subscribers)
         first, _ = window_of(as_of, policy.days)
         window = [first + timedelta(days=i) for i in range(policy.days)]
         held = set(store.days("stays"))
@@ -303,40 +432,13 @@ def run_cards(
             "made": datetime.now(UTC).isoformat(),
         }
         known = {} if statuses is None else _by_bucket(statuses, store)
-        columns = [name for name in NEEDED if name != "inner" or policy.border == "inner"]
         rows = min(PIECE, memory // (2 * _workers() * STAY))
-
-        def parts(bucket: int, counted: Counter[str]) -> Iterator[pa.Table]:
-            status = known.get(bucket)
-            for low, high, days in store.stays_by_range(sorted(paths.get(bucket, [])), columns, rows):
-                visits = visits_of_runs(
-                    days, as_of=as_of, policy=policy, tz=layout.tz, max_silence=layout.max_silence_s,
-                    corrections=corrections, transit=False,
-                )  # fmt: skip
-                mine = None if status is None else status.filter(_within(low, high))
-                made = cards_of(
-                    visits, as_of=as_of, policy=policy, risk=risk, statuses=mine, places=places, tz=layout.tz
-                )
-                for colour in made["colour"].value_counts():
-                    counted[colour["values"].as_py()] += colour["counts"].as_py()
-                if len(made):
-                    yield made
-
-        def task(bucket: int) -> tuple[Written | None, Counter[str]]:
-            counted: Counter[str] = Counter()
-            made = parts(bucket, counted)
-            first = next(made, None)
-            if first is None:
-                return None, counted
-            return store.write(CARDS, chain([first], made), {"as_of": as_of, "bucket": bucket}, about), counted
-
+        task = CardsOfBucket(store, as_of, paths, policy, places, risk, known, corrections, about, rows)
         files: list[Written] = []
         colours: Counter[str] = Counter()
-        with _pool() as pool:
-            for done, (written, counted) in enumerate(pool.map(task, range(layout.buckets)), 1):
-                files += [written] if written is not None else []
-                colours += counted
-                progress("cards", done, layout.buckets)
+        for written, counted in (engine or Threads()).cards(task, progress):
+            files += [written] if written is not None else []
+            colours += counted
         summary = {
             "policy": policy.id,
             "policy_hash": policy.hash,
@@ -415,6 +517,7 @@ def run(
     gate: Gate | None = None,
     accept: str | None = None,
     memory: int = MEMORY,
+    engine: Engine | None = None,
 ) -> tuple[Step, Step]:
     """One night: the stays of `day`, then every card as of the day after.
 
@@ -442,6 +545,8 @@ def run(
         Limits that the night's numbers must keep; why they are published though they do not.
     memory
         Bytes that the run may take; pings for which there is no room wait on disk, in the store's folder.
+    engine
+        Where it is done: this machine, or `tc.spark.Cluster`.
 
     Returns
     -------
@@ -460,10 +565,10 @@ def run(
     check_risk(risk, rules, as_of)
     first = run_stays(
         store, day=day, pings=pings, cells=cells, places=places, reading=reading, max_rejected=max_rejected,
-        gate=gate, accept=accept, memory=memory,
+        gate=gate, accept=accept, memory=memory, engine=engine,
     )  # fmt: skip
     second = run_cards(
         store, as_of=as_of, policy=rules, places=places, risk=risk, statuses=statuses, gate=gate, accept=accept,
-        memory=memory,
+        memory=memory, engine=engine,
     )  # fmt: skip
     return first, second

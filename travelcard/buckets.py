@@ -26,7 +26,7 @@ from travelcard.schema import REJECTED, SECOND_SHIFT
 from travelcard.sources import text_bytes
 from travelcard.stays import Packing, Room, codes, pages, renumber
 
-__all__ = ["Arena", "gather", "ranked"]
+__all__ = ["Arena", "Sent", "gather", "ranked", "received"]
 
 OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -256,6 +256,14 @@ class _Run(NamedTuple):
     rows: int
 
 
+class Sent(NamedTuple):
+    """Rows of one bucket that one thread has read: the piece they begin in, their words, the names of text ids."""
+
+    order: int
+    words: np.ndarray
+    names: pa.Array | None
+
+
 class Arena:
     """What one thread has read: pings in chunks by bucket, and text subscribers under numbers of its own.
 
@@ -361,6 +369,24 @@ class Arena:
         """All rows of a bucket, in the order in which they came."""
         return self._runs[bucket] + self._held(bucket)
 
+    def sent(self, bucket: int) -> Sent | None:
+        """The rows of a bucket, to be reduced elsewhere; None where there are none."""
+        runs = self.runs(bucket)
+        if not runs:
+            return None
+        words = np.empty(sum(run.rows for run in runs) * (1 + self.wide), np.uint64)
+        at = 0
+        for run in runs:
+            here = words[at : at + run.rows * (1 + self.wide)]
+            self.fetch(run, here)
+            at += len(here)
+        if self.names is None:
+            return Sent(runs[0].order, words, None)
+        bits = np.uint64(self.packing.bits)
+        numbers, own = np.unique((words >> bits).astype(np.int64), return_inverse=True)
+        words = own.astype(np.uint64) << bits | words & ((np.uint64(1) << bits) - np.uint64(1))
+        return Sent(runs[0].order, words, self.names.texts().take(pa.array(numbers)))
+
     def _words(self, run: _Run) -> np.ndarray:
         """The words of a run in memory."""
         return self._chunks.pings[run.at * self._chunks.width : (run.at + run.rows) * self._chunks.width]
@@ -371,6 +397,26 @@ class Arena:
             out[:] = self._words(run)
         elif os.preadv(self._file.fileno(), [out.data], run.at) != out.nbytes:
             raise InputError(f"{self._folder}: pings that were written there a moment ago cannot be read again")
+
+
+def received(parts: Sequence[Sent], packing: Packing, *, wide: bool) -> tuple[np.ndarray, pa.Array | None]:
+    """What `gather` returns, of one bucket's rows that were sent."""
+    parts, bits = sorted(parts, key=lambda part: part.order), np.uint64(packing.bits)
+    if parts[0].names is None:
+        pings = np.concatenate([part.words for part in parts])
+        return _coded(pings, bits) if wide else (pings, None)
+    every = Names()
+    numbers = [every.number(part.names)[0] for part in parts]
+    names, rank = every.ranked()
+    for part, number in zip(parts, numbers, strict=True):
+        renumber(part.words, rank[number], bits)
+    return np.concatenate([part.words for part in parts]), names
+
+
+def _coded(pings: np.ndarray, bits: np.uint64) -> tuple[np.ndarray, pa.Array]:
+    """Pings of two words each as of one: numbers in the place of ids, and what they stand for."""
+    index, names = codes(pa.chunked_array([pa.array(pings[::2].view(np.int64))]))
+    return index.view(np.uint64) << bits | pings[1::2], names
 
 
 def ranked(arenas: Sequence[Arena]) -> tuple[pa.Array | None, list[np.ndarray]]:
@@ -406,7 +452,4 @@ def gather(
         at += len(mine)
         if ranks:  # the thread's own number becomes the rank of the name
             renumber(mine, ranks[i], bits)
-    if wide:
-        index, names = codes(pa.chunked_array([pa.array(pings[::2].view(np.int64))]))
-        pings = index.view(np.uint64) << bits | pings[1::2]
-    return pings, names
+    return _coded(pings, bits) if wide else (pings, names)

@@ -18,6 +18,7 @@ from travelcard import __version__
 from travelcard.errors import GateError, TravelcardError, hidden, mask
 
 if TYPE_CHECKING:
+    from travelcard.batch import Engine
     from travelcard.config import Config
     from travelcard.store import Store
 
@@ -39,6 +40,10 @@ Accept = Annotated[
 ConfigPath = Annotated[Path, Parameter(name="--config", help="The configuration file.")]
 AsOf = Annotated[date | None, Parameter(name="--as-of", help="The day the card is shown; the newest by default.")]
 Language = Annotated[Literal["zh", "en"], Parameter(name="--language", help="zh or en.")]
+EngineName = Annotated[
+    Literal["threads", "spark"], Parameter(name="--engine", help="This machine's threads, or Apache Spark.")
+]
+Master = Annotated[str | None, Parameter(name="--master", help="Spark's master; as spark-submit says by default.")]
 CONFIG = Path("travelcard.toml")
 
 
@@ -85,7 +90,8 @@ def _words(value: Any) -> str:
 
 @app.command
 def run(
-    day: date, *, config: ConfigPath = CONFIG, policy: PolicyName = None, accept: Accept = None
+    day: date, *, config: ConfigPath = CONFIG, policy: PolicyName = None, accept: Accept = None,
+    engine: EngineName = "threads", master: Master = None,
 ) -> None:  # fmt: skip
     """The nightly run: the stays of DAY, then every card as of the day after.
 
@@ -100,14 +106,17 @@ def run(
     store = settings.open_store()
     as_of = a_date(day, "day") + timedelta(days=1)
     second = _second_half(settings, store, as_of, policy, accept)  # refused before a ping is read
-    with store.writing(f"the run of {day}"):
-        _stays(settings, store, day, accept)
-        second()
+    with store.writing(f"the run of {day}"), _engine(engine, master) as where:
+        _stays(settings, store, day, accept, where)
+        second(where)
     _warn_of_stale(store)
 
 
 @app.command
-def stays(day: date, *, config: ConfigPath = CONFIG, accept: Accept = None) -> None:
+def stays(
+    day: date, *, config: ConfigPath = CONFIG, accept: Accept = None, engine: EngineName = "threads",
+    master: Master = None,
+) -> None:  # fmt: skip
     """The first half of a night: the pings of DAY to its stays.
 
     Parameters
@@ -117,15 +126,16 @@ def stays(day: date, *, config: ConfigPath = CONFIG, accept: Accept = None) -> N
     """
     settings = _settings(config)
     store = settings.open_store()
-    with store.writing(f"the stays of {day}"):  # from the map of cells on: an expiry removes what is half written
-        _stays(settings, store, day, accept)
+    # from the map of cells on: an expiry removes what is half written
+    with store.writing(f"the stays of {day}"), _engine(engine, master) as where:
+        _stays(settings, store, day, accept, where)
     _warn_of_stale(store)
 
 
 @app.command
 def cards(
     as_of: date | None = None, *, stale: Annotated[bool, Parameter(negative="")] = False, config: ConfigPath = CONFIG,
-    policy: PolicyName = None, accept: Accept = None,
+    policy: PolicyName = None, accept: Accept = None, engine: EngineName = "threads", master: Master = None,
 ) -> None:  # fmt: skip
     """The second half, alone: every card as of AS_OF from the stays in the store; no ping is read.
 
@@ -142,9 +152,9 @@ def cards(
         raise InputError("name one date, AS_OF, or --stale for every date that is out of date")
     settings = _settings(config)
     store = settings.open_store()
-    with store.writing("the cards"):
+    with store.writing("the cards"), _engine(engine, master) as where:
         for date_ in store.stale() if as_of is None else [as_of]:
-            _second_half(settings, store, date_, policy, accept)()
+            _second_half(settings, store, date_, policy, accept)(where)
 
 
 @app.command
@@ -364,12 +374,33 @@ def _warn_of_stale(store: Store) -> None:
         print(f"stale: the cards as of {dates}; `travelcard cards --stale` makes them anew", file=sys.stderr)
 
 
-def _stays(settings: Config, store: Store, day: date, accept: str | None = None) -> None:
+@contextmanager
+def _engine(name: str, master: str | None) -> Iterator[Engine | None]:
+    """Where a night is done: None for this machine."""
+    if name == "threads":
+        if master is not None:
+            from travelcard.errors import InputError
+
+            raise InputError("--master is of --engine spark")
+        yield None
+        return
+    from travelcard.spark import Cluster, session
+
+    spark = session(master)
+    try:
+        yield Cluster(spark)
+    finally:
+        spark.stop()
+
+
+def _stays(settings: Config, store: Store, day: date, accept: str | None = None, engine: Engine | None = None) -> None:
     from travelcard.sources import begun, pieces_of
 
     source, reading = settings.ping_source(), settings.reading()
     pings = settings.at(source.path)
-    pieces = begun(pieces_of(pings, reading, day), settings.memory)  # decoding, while the kernels are being loaded
+    pieces = pieces_of(pings, reading, day)
+    if engine is None:
+        pieces = begun(pieces, settings.memory)  # decoding, while the kernels are being loaded
 
     from travelcard.batch import run_stays
 
@@ -383,6 +414,7 @@ def _stays(settings: Config, store: Store, day: date, accept: str | None = None)
             reading=reading,
             progress=progress,
             accept=accept,
+            engine=engine,
             **settings.limits(),
         )
     _tell(step.as_dict())
@@ -390,12 +422,12 @@ def _stays(settings: Config, store: Store, day: date, accept: str | None = None)
 
 def _second_half(
     settings: Config, store: Store, as_of: date, policy: str | None, accept: str | None = None
-) -> Callable[[], None]:
+) -> Callable[[Engine | None], None]:
     """The cards of a date, ready to be made: policy, list of risk areas and status list are read now."""
     rules = settings.rules(as_of, policy)
     risk, statuses = settings.risk_on(as_of, rules), settings.status_list(as_of)
 
-    def make() -> None:
+    def make(engine: Engine | None) -> None:
         from travelcard.batch import MEMORY, run_cards
 
         with _progress() as progress:
@@ -410,6 +442,7 @@ def _second_half(
                 gate=settings.quality_gate(),
                 accept=accept,
                 progress=progress,
+                engine=engine,
             )
         _tell(step.as_dict())
 
@@ -536,7 +569,7 @@ def demo(folder: Path = Path("demo")) -> None:
     for day in days:
         _stays(settings, store, day)
     as_of = days[-1] + timedelta(days=1)
-    _second_half(settings, store, as_of, None)()
+    _second_half(settings, store, as_of, None)(None)
     people = pq.read_table(folder / "truth" / "people.parquet").to_pylist()
     rows = store.frame("cards", as_of=as_of).select("subscriber", "visits").iter_rows()
     marked = {number for number, visits in rows if any(visit["marked"] for visit in visits)}

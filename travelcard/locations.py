@@ -27,6 +27,8 @@ __all__ = [
     "integers",
     "location_of",
     "locations_of",
+    "mark",
+    "seen",
     "sieve",
     "silent",
 ]
@@ -236,6 +238,19 @@ def silent(sieve: Sieve) -> pa.Array | None:
         return sieve.cells.filter(pa.array(~sieve.named))
     table = sieve.cell_table
     return pa.array(np.sort((table[(table != -1) & (table & _SEEN == 0)] >> 17) + sieve.cell_base))
+
+
+def seen(sieve: Sieve) -> np.ndarray:
+    """Which cells a ping has named so far, in the sieve's own order."""
+    return (sieve.cell_table != -1) & (sieve.cell_table & _SEEN != 0) if len(sieve.cell_table) else sieve.named.copy()
+
+
+def mark(sieve: Sieve, named: np.ndarray) -> None:
+    """Take cells for named that another copy of the sieve has `seen`."""
+    if len(sieve.cell_table):
+        sieve.cell_table[named] |= _SEEN
+    else:
+        sieve.named[named] = True
 
 
 def _by_cell(cells: pa.Array, sieve: Sieve) -> np.ndarray:

@@ -59,6 +59,7 @@ class Pseudonyms:
         def derived(what: str, length: int) -> bytes:
             return HKDF(SHA256(), length, None, f"travelcard {what}".encode()).derive(bytes.fromhex(key))
 
+        self._given = key
         self.id = derived("id", 8).hex()
         self._integers = derived("integers", 32)
         self._texts = AESSIV(derived("texts", 64))
@@ -66,6 +67,9 @@ class Pseudonyms:
 
     def __repr__(self) -> str:
         return f"Pseudonyms({self.id})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pseudonyms, (self._given,)
 
     def of(self, ids: pa.Array) -> pa.Array:
         """The pseudonyms of subscribers, int64 or string, in their order."""

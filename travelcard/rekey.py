@@ -53,9 +53,8 @@ def rekey(store: Store, old: Pseudonyms) -> Step:
                 store.swap(table, swaps)
         store.vacuum()
         store.trim()
-        store.put_keys(new.id)
-        store.trim()
         today = datetime.now(ZoneInfo(store.layout.tz)).date()
         step = Step("rekey", today, time.perf_counter() - began, {"rows": rows, "key": new.id})
         append(store, row_of(store, step, started, settings={"keys": [old.id, new.id]}))
+        store.put_keys(new.id)  # the last: what is not on record is not done
     return step

@@ -116,6 +116,15 @@ class Store:
     def __repr__(self) -> str:
         return f"Store({self.root!r})"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it is opened anew, from wherever that process works; who writes it is this one."""
+        return _reopened, (
+            self.root if self._remote else os.path.abspath(self.root),
+            self._asked,
+            self.key,
+            self._layout,
+        )
+
     # ------------------------------------------------------------------------------------------------ tables
 
     @property
@@ -794,6 +803,12 @@ class Store:
         number = self.subscriber(subscriber)
         mine = self.corrections(at=at).filter(pl.col("subscriber") == self._kept(number))
         return _under(number, mine.to_arrow().cast(CORRECTIONS.arrow(ids=self.layout.ids)))
+
+
+def _reopened(root: str, asked: Mapping[str, Any], key: Pseudonyms | None, layout: Layout | None) -> Store:
+    store = Store(root, asked=asked, key=key)
+    store._layout = layout
+    return store
 
 
 def _steady(read: Callable[[], T]) -> T:
