@@ -134,7 +134,7 @@ class Cluster:
 
 def _collected(rdd: Any) -> list[Any]:
     """What the tasks returned; or in one line what the last one of a job that failed said."""
-    from py4j.protocol import Py4JJavaError  # type: ignore[import-untyped]  # noqa: PLC0415  an extra
+    from py4j.protocol import Py4JJavaError  # noqa: PLC0415  an extra
 
     try:
         return list(rdd.collect())
