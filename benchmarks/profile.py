@@ -36,7 +36,7 @@ STAGES = (  # stage, module, name of the function
     ("number texts", "travelcard.buckets", "_name_on"),
     ("not plainly clean rows", "travelcard.sources", "Batch.take"),
     ("not plainly clean rows", "travelcard.batch", "decided"),
-    ("not plainly clean rows", "travelcard.batch", "_Hand._take"),
+    ("not plainly clean rows", "travelcard.batch", "Hand._take"),
     ("number subscribers", "travelcard.stays", "_number"),
     ("number subscribers", "travelcard.stays", "_moved"),
     ("counting sort", "travelcard.stays", "_lay"),
