@@ -185,7 +185,8 @@ def test_a_correction_that_is_killed_is_on_record_or_not(countries, tmp_path, po
     store, number = tc.Store(folder / "store"), truth["cards"]["subscriber"][7]
     words = ("correct", number, "330100", "--from", DAYS[0], "--to", LAST, "--reason", "killed")
     nights.command(folder, *words, point=point)
-    assert len(store.frame("corrections")) == (point == "after 1")
+    known = {"before 1": [0], "after 1": [1]}  # at any moment it is either
+    assert len(store.frame("corrections")) in known.get(point, [0, 1])
     good(folder, *words)
     assert len(store.corrections()) == 1
     good(folder, "expire", DAYS[0])
