@@ -26,7 +26,9 @@ from hypothesis import strategies as st
 from nights import AS_OF, DAYS, LAST, OLD, command, copied, good, named, rows, same, told
 
 import travelcard as tc
+from travelcard.batch import _hidden
 from travelcard.check import check
+from travelcard.errors import hidden
 from travelcard.pseudonyms import ff1
 
 KEY, OTHER = "5a" * 32, "c3" * 32
@@ -113,6 +115,12 @@ def test_no_two_share_a_pseudonym_and_the_key_leads_back(ids):
     if pa.types.is_integer(ids.type):
         assert all(one >= 0 for one in made.to_pylist())
     assert not set(made.to_pylist()) & set(tc.Pseudonyms(OTHER).of(ids).to_pylist())
+
+
+@given(st.lists(st.text(st.sampled_from("0123456789 +-x*")) | st.none()))
+def test_many_values_are_hidden_as_one_is(values):
+    made = _hidden(pa.chunked_array([pa.array(values, pa.string())])).to_pylist()
+    assert made == [None if value is None else hidden(value) for value in values]
 
 
 def test_another_key_does_not_lead_back():

@@ -68,7 +68,7 @@ def correct(
         raise InputError(f"from {first} to {last}: the first day is after the last")
     if not reason.strip():
         raise InputError("a correction needs a reason: it is shown to whom it concerns")
-    kept = store.kept(pa.array([number], store.layout.ids))[0].as_py()
+    kept = store.kept_name(number)
     record = {"place": code, "from": first, "to": last, "reason": hidden(reason), "by": by and hidden(by), "undo": undo}
     with writing(store, "a correction"):
         if undo:

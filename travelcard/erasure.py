@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from travelcard.errors import NotFound, hidden
-from travelcard.ledger import Step, append, row_of
+from travelcard.ledger import Step, append, row_of, today
 from travelcard.schema import CARDS, CORRECTIONS, REJECTS, STAYS, Table, bucket_of
 from travelcard.store import PURGED, TABLES, Store, Written
 
@@ -44,12 +43,9 @@ def forget(store: Store, subscriber: object, *, by: str | None = None) -> Step:
     pings themselves are the carrier's: a day that is run again from them holds the subscriber again.
     """
     number = store.subscriber(subscriber)
-    if not store.exists:
-        raise NotFound(f"{store.root} holds nothing yet: run `travelcard run DAY` first")
-    kept = store.kept(pa.array([number], store.layout.ids))[0].as_py()
     who = {
         "request": uuid.uuid4().hex,
-        "kept": kept,
+        "kept": store.kept_name(number),
         "bucket": bucket_of(number, store.layout.buckets),
         "by": by and hidden(by),
     }
@@ -85,8 +81,7 @@ def _finish(store: Store, who: dict[str, Any]) -> Step:
         store.swap(table, files)
     store.vacuum()
     store.trim()
-    today = datetime.now(ZoneInfo(store.layout.tz)).date()
-    step = Step("forget", today, time.perf_counter() - began, {"removed": who["removed"]})
+    step = Step("forget", today(store), time.perf_counter() - began, {"removed": who["removed"]})
     settings = {name: who[name] for name in ("request", "removed", "by")}
     on_record = (json.loads(text)["request"] for text in store.runs("forget")["settings"])
     if who["request"] not in on_record:  # it was killed after all but the last

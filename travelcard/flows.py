@@ -9,7 +9,7 @@ from typing import NamedTuple
 import polars as pl
 
 from travelcard.errors import InputError, NotFound
-from travelcard.schema import a_date
+from travelcard.schema import a_date, dates
 from travelcard.store import Store
 
 __all__ = ["Flows", "K", "flows"]
@@ -44,7 +44,7 @@ def flows(store: Store, first: date, last: date, *, k: int = K) -> Flows:
         raise InputError(f"from {first} to {last}: the first day is after the last")
     if k < 2:
         raise InputError(f"k is {k}: it must be 2 or more")
-    days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
+    days = dates(first, last)
     if not set(days) & set(store.days("stays")):
         raise NotFound(f"{store.root} has no day from {first} to {last}")
     cities, trips = [], []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from itertools import pairwise
@@ -14,7 +13,8 @@ from travelcard.card import COLOUR_WORDS, Card, place_name, utc_text
 from travelcard.errors import NotFound, mask
 from travelcard.places import Places
 from travelcard.policy import Policy
-from travelcard.store import Store
+from travelcard.schema import dates
+from travelcard.store import Store, in_force
 from travelcard.window import visits
 
 __all__ = ["Change", "History", "history"]
@@ -127,10 +127,11 @@ def history(store: Store, subscriber: object, *, places: Places | None = None) -
     if not found:
         raise NotFound(f"no card for {mask(store.subscriber(subscriber))}: the number was in no ping of a window")
     stays = store.stays_of(subscriber, found[0][0].window[0], found[-1][0].window[1])
+    on_record = store.corrections_of(subscriber)
     before = [None, *found[:-1]]
     return History(
         tuple(
-            (card, made, () if old is None else _changes(store, subscriber, stays, old, (card, made)))
+            (card, made, () if old is None else _changes(store, stays, on_record, old, (card, made)))
             for old, (card, made) in zip(before, found, strict=True)
         ),
         places,
@@ -138,15 +139,15 @@ def history(store: Store, subscriber: object, *, places: Places | None = None) -
 
 
 def _changes(
-    store: Store, subscriber: object, stays: pl.DataFrame, old: tuple[Card, datetime], new: tuple[Card, datetime]
+    store: Store, stays: pl.DataFrame, on_record: pl.DataFrame, old: tuple[Card, datetime], new: tuple[Card, datetime]
 ) -> tuple[Change, ...]:
     (before, then), (after, now) = old, new
     held = set(store.days("stays"))
-    gone = [day for day in _days(*before.window) if day not in held and day not in before.missing]
+    gone = [day for day in dates(*before.window) if day not in held and day not in before.missing]
 
     def listed(as_of: date, policy: Policy, at: datetime) -> set[str]:
         rows = visits(
-            stays, as_of=as_of, policy=policy, corrections=store.corrections_of(subscriber, at), tz=after.tz,
+            stays, as_of=as_of, policy=policy, corrections=in_force(on_record, at=at), tz=after.tz,
             max_silence=timedelta(seconds=store.layout.max_silence_s),
         )  # fmt: skip
         return set(rows.filter(~pl.col("transit"))["place"])
@@ -174,10 +175,6 @@ def _changes(
         causes |= {"policy"} if before.policy.hash != after.policy.hash else set()
         changes.append(Change("colour", tuple(sorted(causes or {"status" if same_list else "risk"}))))
     return tuple(changes)
-
-
-def _days(first: date, last: date) -> Collection[date]:
-    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
 
 
 def _listed(card: Card) -> set[str]:

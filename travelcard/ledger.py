@@ -14,10 +14,10 @@ import polars as pl
 import pyarrow as pa
 
 from travelcard.errors import NotFound
-from travelcard.schema import RUNS
+from travelcard.schema import RUNS, dates, zone
 from travelcard.store import Store
 
-__all__ = ["Day", "Step", "append", "days", "latest", "newest", "row_of", "versions"]
+__all__ = ["Day", "Step", "append", "days", "latest", "newest", "row_of", "today", "versions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,11 @@ def row_of(
     }
 
 
+def today(store: Store) -> date:
+    """The day it is where the store's days are: what is done for no day of pings is on record under it."""
+    return datetime.now(zone(store.layout.tz)).date()
+
+
 def append(store: Store, row: Mapping[str, Any]) -> None:
     """Put a row on record, numbered by the commit that adds it: the next one, since commits are not tried again."""
     runs = store.table(RUNS.name)
@@ -127,8 +132,7 @@ def days(store: Store, first: date, last: date) -> list[Day]:
         shown = day + timedelta(days=1)
         return "stale" if changed.get(shown) or not changed or shown > max(changed) else "complete"
 
-    span = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    return [Day(day, state(day), accepted.get(day) if day in held else None) for day in span]
+    return [Day(day, state(day), accepted.get(day) if day in held else None) for day in dates(first, last)]
 
 
 def latest(store: Store) -> date:

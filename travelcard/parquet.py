@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -85,6 +85,10 @@ class Footer:
     def of(cls, file: pq.ParquetFile) -> Footer:
         groups = [file.metadata.row_group(g).column(0).statistics for g in range(file.metadata.num_row_groups)]
         return cls(file, [group.min for group in groups], [group.max for group in groups])
+
+    def groups(self, subscriber: Any) -> range:
+        """The row groups that may hold a subscriber, as it is kept."""
+        return range(bisect_left(self.highest, subscriber), bisect_right(self.lowest, subscriber))
 
 
 def walked(path: str, footer: Footer, ends: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Table]:

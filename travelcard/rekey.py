@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
-from zoneinfo import ZoneInfo
 
 import pyarrow.compute as pc
 
 from travelcard.erasure import FORGETTING
 from travelcard.errors import InputError
-from travelcard.ledger import Step, append, row_of
+from travelcard.ledger import Step, append, row_of, today
 from travelcard.pseudonyms import Pseudonyms
 from travelcard.schema import CARDS, CORRECTIONS, STAYS
 from travelcard.store import Store, Written
@@ -33,6 +32,8 @@ def rekey(store: Store, old: Pseudonyms) -> Step:
     if store.keys not in ((old.id,), (old.id, new.id), (new.id,)) or new.id == old.id:
         raise InputError(f"{store.root} is of {' and '.join(store.keys)}: that is not from {old.id} to {new.id}")
     rows = 0
+    if store.keys == (new.id,):
+        return Step("rekey", today(store), time.perf_counter() - began, {"rows": rows, "key": new.id})
     with store.writing("a rekey"):
         if store.note(FORGETTING) is not None:
             raise InputError("somebody's forgetting did not end: run `travelcard expire` with the old key first")
@@ -53,8 +54,7 @@ def rekey(store: Store, old: Pseudonyms) -> Step:
                 store.swap(table, swaps)
         store.vacuum()
         store.trim()
-        today = datetime.now(ZoneInfo(store.layout.tz)).date()
-        step = Step("rekey", today, time.perf_counter() - began, {"rows": rows, "key": new.id})
+        step = Step("rekey", today(store), time.perf_counter() - began, {"rows": rows, "key": new.id})
         append(store, row_of(store, step, started, settings={"keys": [old.id, new.id]}))
         store.put_keys(new.id)  # the last: what is not on record is not done
     return step

@@ -402,6 +402,11 @@ def a_date(value: Any, what: str) -> date:
     return value
 
 
+def dates(first: date, last: date) -> list[date]:
+    """Every date from `first` to `last`, both included."""
+    return [first + timedelta(days=n) for n in range((last - first).days + 1)]
+
+
 def zone(name: str) -> ZoneInfo:
     """A time zone of the tz database by name, or one `InputError`."""
     try:

@@ -23,15 +23,18 @@ import pyarrow as pa
 
 from travelcard.batch import CardsOfBucket, Hand, Made, Night, Progress, packing_of, write_rejects, write_stays
 from travelcard.buckets import Arena, Sent, received
+from travelcard.cards import cards as cards_of_visits
 from travelcard.errors import InputError, MissingExtra, TravelcardError, hidden
 from travelcard.ingest import Counts
 from travelcard.locations import Sieve, mark, seen, silent
 from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, STAYS
-from travelcard.sources import Reading, pieces_of
+from travelcard.sources import Piece, Reading, pieces_of
 from travelcard.stays import Packing, Room
+from travelcard.stays import stays as stays_of
 from travelcard.store import Store, Written
+from travelcard.window import visits
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -166,7 +169,7 @@ def _scattered(shared: Any, group: list[tuple[int, str, int]]) -> Iterator[tuple
     """Read some pieces: the pings of each bucket, and behind the last bucket what else is to be told."""
     day: _Day = shared.value
     buckets = day.store.layout.buckets
-    refused, pieces = None, {}
+    pieces: dict[str, list[Piece]] = {}
     try:
         for _, file, _ in group:
             if file not in pieces:
@@ -182,8 +185,7 @@ def _scattered(shared: Any, group: list[tuple[int, str, int]]) -> Iterator[tuple
             yield from ((bucket, sent) for bucket in range(buckets) if (sent := arena.sent(bucket)) is not None)
             yield buckets, _Read(hand.counts, hand.rejects, seen(day.wanted), arena.spilled)
     except InputError as error:  # to try it again would not mend it
-        refused = str(error)
-        yield buckets, _Read(Counts(), [], seen(day.wanted), 0, refused)
+        yield buckets, _Read(Counts(), [], seen(day.wanted), 0, str(error))
 
 
 def _named(rejects: pa.Table, file: str) -> pa.Table:
@@ -230,12 +232,11 @@ def stays(pings: DataFrame, *, tz: str = "Asia/Shanghai", max_silence: timedelta
     Spark's own shuffle brings a subscriber's pings together; each partition is handed over whole. A timestamp is what
     Spark says it is, an instant. The rows of a partition are sorted by (subscriber, arrive, place).
     """
-    from travelcard.stays import stays as made_of  # noqa: PLC0415  the function
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         table = _whole(batches)
         if table is not None:
-            yield from _plain(made_of(table, tz=tz, max_silence=max_silence))
+            yield from _plain(stays_of(table, tz=tz, max_silence=max_silence))
 
     return pings.repartition("subscriber").mapInArrow(kernel, _schema(pings, STAYS.arrow))
 
@@ -254,14 +255,12 @@ def cards(
 
     `statuses` and `corrections` are tables as those functions take them, which every task gets.
     """
-    from travelcard.cards import cards as carded  # noqa: PLC0415  the functions
-    from travelcard.window import visits  # noqa: PLC0415
 
     def kernel(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         table = _whole(batches)
         if table is not None:
             seen_ = visits(table, as_of=as_of, policy=policy, corrections=corrections, tz=tz)
-            yield from _plain(carded(seen_, as_of=as_of, policy=policy, risk=risk, statuses=statuses, tz=tz))
+            yield from _plain(cards_of_visits(seen_, as_of=as_of, policy=policy, risk=risk, statuses=statuses, tz=tz))
 
     return stays.repartition("subscriber").mapInArrow(kernel, _schema(stays, CARDS.arrow))
 

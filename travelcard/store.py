@@ -8,7 +8,6 @@ import os
 import shutil
 import time
 import uuid
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -36,9 +35,9 @@ from travelcard.places import Places
 from travelcard.policy import Policy
 from travelcard.pseudonyms import Pseudonyms
 from travelcard.risk import Risk
-from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, Table, bucket_of, zone
+from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, Table, bucket_of, dates, zone
 
-__all__ = ["Store"]
+__all__ = ["Store", "in_force"]
 
 PURGED = "purged.json"  # what is left of a store that was purged
 T = TypeVar("T")
@@ -311,7 +310,8 @@ class Store:
         """Subscribers as this store keeps them: pseudonyms, or as they are."""
         return self._key.of(subscribers) if self.layout.pseudonyms else subscribers
 
-    def _kept(self, subscriber: int | str) -> int | str:
+    def kept_name(self, subscriber: int | str) -> int | str:
+        """One subscriber as this store keeps it."""
         return self.kept(pa.array([subscriber], self.layout.ids))[0].as_py()  # type: ignore[no-any-return]
 
     # ------------------------------------------------------------------------------------------------ writing
@@ -591,10 +591,7 @@ class Store:
 
     def may_hold(self, name: str, path: str, kept: int | str) -> bool:
         """Whether a file of a table may hold a subscriber, as it is kept, by its footer alone."""
-        if name not in (STAYS.name, CARDS.name):
-            return True
-        footer = self._footer(name, path)
-        return bisect_left(footer.highest, kept) < bisect_right(footer.lowest, kept)
+        return name not in (STAYS.name, CARDS.name) or bool(self._footer(name, path).groups(kept))
 
     def sizes(self, name: str) -> dict[str, int]:
         """The size in bytes of each file that a table names and that is there, by its path."""
@@ -716,17 +713,17 @@ class Store:
         about: dict[str, Any] = {}
         files = self.files(name)
         wanted = {day.isoformat() for day in days} or {max((values[key] for values, _ in files), default="")}
-        bucket, kept = str(bucket_of(subscriber, self.layout.buckets)), self._kept(subscriber)
+        bucket, kept = str(bucket_of(subscriber, self.layout.buckets)), self.kept_name(subscriber)
         seen = sorted({values[key] for values, _ in files} & wanted)
         for values, path in files:
             if values["bucket"] != bucket or values[key] not in wanted:
                 continue
-            footer = self._footer(name, path)
-            about |= self._about(name, path)
-            if self.layout.pseudonyms and about.get("key") != self._key.id:
+            told = self._about(name, path)
+            if self.layout.pseudonyms and told.get("key") != self._key.id:
                 raise self._other_key()
-            groups = range(bisect_left(footer.highest, kept), bisect_right(footer.lowest, kept))
-            if groups:
+            about |= told
+            footer = self._footer(name, path)
+            if groups := footer.groups(kept):
                 with parquet.naming(name, path):
                     rows = footer.file.read_row_groups(list(groups), use_threads=False).cast(schema)
                 parts.append(rows.filter(pc.equal(rows["subscriber"], kept)))
@@ -763,8 +760,7 @@ class Store:
 
     def stays_of(self, subscriber: object, first: date, last: date) -> pl.DataFrame:
         """One subscriber's day-stays on the days from `first` to `last`, sorted."""
-        days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-        _, rows, _ = self._rows_of("stays", self.subscriber(subscriber), days)
+        _, rows, _ = self._rows_of("stays", self.subscriber(subscriber), dates(first, last))
         return pl.DataFrame(rows).sort("arrive", "place")
 
     def explain(
@@ -781,28 +777,34 @@ class Store:
         stays = self.stays_of(subscriber, *card.window)
         day = pl.col("arrive").dt.convert_time_zone(card.tz).dt.date()
         stays = stays.filter(~day.is_in(card.missing))
-        corrections = self.corrections_of(subscriber, made)
+        corrections = in_force(self.corrections_of(subscriber), at=made)
         silence = timedelta(seconds=self.layout.max_silence_s)
         seen = visits(
             stays, as_of=card.as_of, policy=card.policy, corrections=corrections, tz=card.tz, max_silence=silence
         )
         return explain(card, stays, seen, corrections=corrections, risk=risk, places=places, max_silence=silence)
 
-    def corrections(self, *, at: datetime | None = None) -> pl.DataFrame:
-        """The corrections in force, now or at a time: of each subscriber, place, `from` and `to` the newest on record,
-        unless it takes an earlier one back.
-        """
-        rows = self.frame("corrections").sort("at", nulls_last=False, maintain_order=True)
-        if at is not None:
-            rows = rows.filter(pl.col("at").is_null() | (pl.col("at") <= at))
-        newest = rows.unique(["subscriber", "place", "from", "to"], keep="last", maintain_order=True)
-        return newest.filter(~pl.col("undo").fill_null(value=False))
+    def corrections(self) -> pl.DataFrame:
+        """The corrections in force now."""
+        return in_force(self.frame("corrections"))
 
-    def corrections_of(self, subscriber: object, at: datetime) -> pa.Table:
-        """One subscriber's corrections that were in force at a time."""
+    def corrections_of(self, subscriber: object) -> pl.DataFrame:
+        """One subscriber's corrections on record, those that were taken back included."""
         number = self.subscriber(subscriber)
-        mine = self.corrections(at=at).filter(pl.col("subscriber") == self._kept(number))
-        return _under(number, mine.to_arrow().cast(CORRECTIONS.arrow(ids=self.layout.ids)))
+        mine = self.frame("corrections").filter(pl.col("subscriber") == self.kept_name(number))
+        rows = mine.to_arrow().cast(CORRECTIONS.arrow(ids=self.layout.ids))
+        return pl.from_arrow(_under(number, rows))  # type: ignore[return-value]
+
+
+def in_force(corrections: pl.DataFrame, *, at: datetime | None = None) -> pl.DataFrame:
+    """Of corrections on record those in force, now or at a time: of each subscriber, place, `from` and `to` the newest,
+    unless it takes an earlier one back.
+    """
+    rows = corrections.sort("at", nulls_last=False, maintain_order=True)
+    if at is not None:
+        rows = rows.filter(pl.col("at").is_null() | (pl.col("at") <= at))
+    newest = rows.unique(["subscriber", "place", "from", "to"], keep="last", maintain_order=True)
+    return newest.filter(~pl.col("undo").fill_null(value=False))
 
 
 def _reopened(root: str, asked: Mapping[str, Any], key: Pseudonyms | None, layout: Layout | None) -> Store:
