@@ -6,10 +6,13 @@ A compiled function takes seconds when it is first used, and a rule that is brok
 
 from __future__ import annotations
 
+import logging
 import os
 
+import boto3
 import pytest
 from hypothesis import HealthCheck, settings
+from moto.server import ThreadedMotoServer
 
 pytest.register_assert_rewrite("nights")  # its assertions say what they compared, as the tests do
 
@@ -21,3 +24,21 @@ settings.register_profile(
     "thorough", derandomize=False, deadline=None, max_examples=2000, print_blob=True, suppress_health_check=slow
 )
 settings.load_profile(os.environ.get("TRAVELCARD_EXAMPLES", "modest"))
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    """A bucket of an S3-compatible server, and the environment that names that."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a failing test would print every request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ALLOW_HTTP", "true")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "test")
+        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+            patch.setenv(name, "us-east-1")
+        yield boto3.resource("s3").create_bucket(Bucket="travel")
+    server.stop()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
-import logging
 import random
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 
-import boto3
 import nights
+import polars as pl
 import pytest
-from moto.server import ThreadedMotoServer
 from nights import AS_OF, DAYS, LAST, OLD, command, good, rows, same, told, trial
 
 import travelcard as tc
@@ -24,24 +25,7 @@ from travelcard.check import check
 from travelcard.schema import CARDS, RUNS
 
 ROOT = "s3://travel"
-
-
-@pytest.fixture(scope="module")
-def bucket():
-    """A bucket, and the environment that names its server."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a failing test would print every request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ALLOW_HTTP", "true")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
-            patch.setenv(name, "us-east-1")
-        yield boto3.resource("s3").create_bucket(Bucket="travel")
-    server.stop()
+COLUMNS = {"subscriber": "msisdn", "plmn": "plmn"}
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +77,63 @@ def test_every_command_does_what_it_does_in_a_folder(bucket, countries):
     assert {path.name for path in s3.iterdir()} >= {".travelcard"}
     assert not (s3 / "store").exists()
     assert not unfinished(bucket)
+
+
+def put(bucket, folder, prefix: str) -> str:
+    """A folder's files as objects."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        bucket.upload_file(str(path), f"{prefix}/{path.relative_to(folder)}")
+    return f"{ROOT}/{prefix}"
+
+
+def test_pings_that_are_objects(bucket, countries, tmp_path):
+    """Parquet by a pattern of days, CSV anywhere below; the ledger and the rejects have the objects' names."""
+    local, _ = countries
+    where = put(bucket, local / "pings", "pings")
+    country = nights.copied(local, tmp_path / "country")
+    shutil.rmtree(country / "store")
+    shutil.rmtree(country / "pings")
+    file = country / "travelcard.toml"
+    file.write_text(file.read_text().replace('"pings/', f'"{where}/'))
+    for day in DAYS:
+        good(country, "run", day)
+    store = tc.Store(country / "store")
+    assert same(rows(store), rows(tc.Store(local / "store")))
+    names = {f"{where}/{LAST}/part-{n:02}.parquet" for n in range(3)}
+    assert set(store.runs("stays").filter(pl.col("day") == LAST)["files"][0]) == names
+    assert set(store.frame("rejects", day=LAST)["file"]) <= names
+    text = file.read_text()
+    for path in (local / "pings" / str(LAST)).iterdir():
+        csv = pl.read_parquet(path).with_columns(pl.col("time").dt.to_string("iso")).write_csv().encode()
+        bucket.put_object(Key=f"csv/deep/er/{LAST}/{path.stem}.csv.gz", Body=gzip.compress(csv))
+    file.write_text(text.replace(f"{where}/{{day}}/*.parquet", f"{ROOT}/csv/**/{{day}}/*.csv.gz"))
+    before = rows(store)
+    good(country, "run", LAST)
+    after = rows(store)
+    assert after["stays"].equals(before["stays"])
+    assert after["cards"].equals(before["cards"])
+    assert after["rejects"].height == before["rejects"].height
+
+
+def test_pings_that_cannot_be_had_are_named(bucket, countries, tmp_path):
+    local, _ = countries
+    where = put(bucket, local / "pings" / str(LAST), "bad")
+    name = "bad/part-01.parquet"
+    sound = bucket.Object(name).get()["Body"].read()
+    broken = {
+        "flipped": sound[:200] + bytes([sound[200] ^ 255]) + sound[201:],
+        "cut": sound[: len(sound) // 2],
+        "empty": b"",
+    }
+    for what, body in broken.items():
+        bucket.put_object(Key=name, Body=body)
+        with pytest.raises(tc.InputError, match=name) as refused:
+            tc.read_pings(f"{where}/*", day=LAST, places=tc.places.china(), columns=COLUMNS)
+        assert "\n" not in str(refused.value), what
+    for pattern in (f"{where}/*.csv", "s3://nowhere/*.parquet", f"{where}/none.parquet", "gopher://a/b.parquet"):
+        with pytest.raises(tc.InputError, match=re.escape(pattern.split("*")[0])) as refused:
+            tc.read_pings(pattern, day=LAST, columns=COLUMNS)
+        assert "\n" not in str(refused.value)
 
 
 def test_late_hours_and_an_expiry(bucket, countries, tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Collection
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,14 +14,14 @@ _SIZE, _CRC = 3, 4  # fields of a PageHeader (parquet.thrift)
 _BOOLS, _NUMBERS, _BINARY, _STRUCT = (1, 2), (4, 5, 6), 8, 12  # kinds of Thrift's compact protocol
 
 
-def verify(path: Path, group: pq.RowGroupMetaData, columns: Collection[str]) -> None:
+def verify(path: str, group: pq.RowGroupMetaData, columns: Collection[str]) -> None:
     """Raise `ArrowInvalid` where the pages of some columns of a row group are not those that were written.
 
     Pages without a checksum are passed over.
     """
     chosen = [c for c in map(group.column, range(group.num_columns)) if c.path_in_schema in columns]
     buffer = memoryview(bytearray(max((c.total_compressed_size for c in chosen), default=0)))
-    with path.open("rb") as file:
+    with open(path, "rb") as file:
         for column in chosen:
             file.seek(min(offset for offset in (column.dictionary_page_offset, column.data_page_offset) if offset))
             chunk, at = buffer[: file.readinto(buffer[: column.total_compressed_size])], 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,25 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
+import pyarrow.fs
 import pyarrow.parquet as pq
 
-from travelcard.errors import InputError, hidden
+from travelcard.errors import InputError, hidden, one_line
 from travelcard.pages import verify
 from travelcard.schema import Column, Table, decoded, zone
 
-__all__ = ["Batch", "Piece", "Reading", "as_text", "begun", "is_number", "pieces_of", "read_table", "text_bytes"]
+__all__ = [
+    "Batch",
+    "Piece",
+    "Reading",
+    "as_text",
+    "begun",
+    "is_number",
+    "pieces_of",
+    "read_table",
+    "remote",
+    "text_bytes",
+]
 
 _ID = ("integer", "string")
 _NUMBER = ("float", "integer", "string")
@@ -44,6 +58,7 @@ _INPUT = Table(
 # come before one that is: who names lat and lon wants positions, whatever else the file has.
 _KINDS = {"cell": 0, "lat": 1, "lon": 1, "accuracy": 1, "plmn": 2}
 _AHEAD = 1 << 24  # rows decoded before anybody asks for them
+_PACKED = {".gz": "gzip", ".zst": "zstd"}
 _PIECE = 1 << 22  # rows: a larger row group is decoded in several goes, so that memory stays bounded
 
 
@@ -141,17 +156,59 @@ def read_table(path: str | Path, id_column: str) -> pa.Table:
     return frame.with_columns(pl.lit(None).alias(name) for name in empty).to_arrow()
 
 
-def files_of(pattern: str | Path, day: date | None = None) -> list[Path]:
+def files_of(pattern: str | Path, day: date | None = None) -> list[str]:
     """The files of a pattern with `*` and `{day}`, sorted; none is an `InputError` that names the pattern."""
     text = str(pattern).replace("{day}", day.isoformat() if day else "*")
-    paths = sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).is_file())
+    paths = (
+        _objects(text) if remote(text) else [str(Path(p)) for p in glob.glob(text, recursive=True) if os.path.isfile(p)]
+    )
     if not paths:
         raise InputError(f"no file for {day or 'these pings'}: nothing matches {text}")
-    return paths
+    return sorted(paths)
 
 
-def _is_csv(path: Path) -> bool:
-    return ".csv" in path.suffixes
+def remote(file: str) -> bool:
+    """Whether this names an object of an object store, and no file here."""
+    return "://" in file
+
+
+def _filesystem(file: str) -> tuple[pa.fs.FileSystem, str]:
+    """Where a file is, and its path there."""
+    if not remote(file):
+        return pa.fs.LocalFileSystem(), file
+    try:
+        return pa.fs.FileSystem.from_uri(file)  # type: ignore[no-any-return]
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise InputError(f"{file} cannot be reached: {one_line(error)}") from error
+
+
+def _objects(pattern: str) -> list[str]:
+    """The objects of a pattern, which means what it means for files."""
+    fixed = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+    if fixed == pattern:
+        return [pattern]
+    base = fixed[: fixed.rindex("/") + 1]
+    wanted = pattern[len(base) :].split("/")
+    filesystem, root = _filesystem(base)
+    try:
+        found = filesystem.get_file_info(pa.fs.FileSelector(root, allow_not_found=True, recursive=len(wanted) > 1))
+    except OSError as error:
+        raise InputError(f"{base} cannot be listed: {one_line(error)}") from error
+    names = [info.path[len(root) :].lstrip("/") for info in found if info.type == pa.fs.FileType.File]
+    return [base + name for name in names if _matches(name.split("/"), wanted)]
+
+
+def _matches(names: list[str], wanted: list[str]) -> bool:
+    """Whether the parts of a path are those of a pattern; `**` stands for any number of them."""
+    if not wanted:
+        return not names
+    if wanted[0] == "**":
+        return any(_matches(names[i:], wanted[1:]) for i in range(len(names) + 1))
+    return bool(names) and fnmatchcase(names[0], wanted[0]) and _matches(names[1:], wanted[1:])
+
+
+def _is_csv(path: str) -> bool:
+    return ".csv" in Path(path).suffixes
 
 
 def _chosen(schema: pa.Schema, where: str, reading: Reading, *, numeric: bool = False) -> tuple[dict[str, str], bool]:
@@ -193,11 +250,11 @@ class Piece:
     span: tuple[int, int] | None = None  # the smallest and largest subscriber; None where the file does not say
 
 
-def _broken(path: Path | str, error: Exception) -> InputError:
+def _broken(path: str, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read to its end (truncated, damaged, or of another kind): {error}")
 
 
-def _broken_csv(path: Path, error: Exception) -> InputError:
+def _broken_csv(path: str, error: Exception) -> InputError:
     """As `_broken`, without the library's own words: they quote the row, and in it the number."""
     if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
         return InputError(f"{path} cannot be read: it is not in UTF-8; convert it first")
@@ -215,47 +272,73 @@ def _span(group: Any, name: str) -> tuple[int, int] | None:
     return known.min, known.max
 
 
-def _parquet_pieces(path: Path, reading: Reading) -> list[Piece]:
+def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
+    filesystem, inner = _filesystem(path)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(inner, filesystem=filesystem) as file:
             metadata, schema = file.metadata, file.schema_arrow
     except (pa.ArrowInvalid, OSError) as error:
         raise _broken(path, error) from error
     if metadata.num_rows == 0:
         raise InputError(f"{path} is empty: it has no row")
-    chosen, numeric = _chosen(schema, str(path), reading)
+    chosen, numeric = _chosen(schema, path, reading)
+    most = metadata.num_rows if remote(path) else _PIECE
+    tables = (_fetched if remote(path) else _scanned)(path, list(chosen.values()))
 
-    # Polars decodes a row group in two thirds of the time that pyarrow takes (20 ns a ping against 31).
-    scan = pl.scan_parquet(path, glob=False, cache=False).select(list(chosen.values()))
-
-    def read(first: int, rows: int, begun: pq.RowGroupMetaData | None) -> Callable[[], Iterator[Batch]]:
-        def batches() -> Iterator[Batch]:
-            try:
-                if begun is not None:
-                    verify(path, begun, chosen.values())
-                table = scan.slice(first, rows).collect().to_arrow(compat_level=pl.CompatLevel.newest())
-            except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowInvalid, OSError) as error:
-                raise _broken(path, error) from error
-            yield _batch(str(path), first, table, chosen, numeric)
-
-        return batches
+    def batches(group: int, first: int, rows: int, begun: pq.RowGroupMetaData | None) -> Iterator[Batch]:
+        row = first
+        try:
+            for part in tables(group, first, rows, begun):
+                yield _batch(path, row, part, chosen, numeric)
+                row += len(part)
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
+            raise _broken(path, error) from error
 
     pieces, first = [], 0
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+    for number, group in enumerate(map(metadata.row_group, range(metadata.num_row_groups))):
         begin, end = first, first + group.num_rows
         span = _span(group, chosen["subscriber"])
         while first < end:
-            rows = min(_PIECE, end - first)
+            rows = min(most, end - first)
             begun = group if first == begin else None
-            pieces.append(Piece(str(path), rows, numeric, read(first, rows, begun), span))
+            pieces.append(Piece(path, rows, numeric, partial(batches, number, first, rows, begun), span))
             first += rows
     return pieces
 
 
-def _csv_pieces(path: Path, reading: Reading) -> list[Piece]:
+_Tables = Callable[[int, int, int, pq.RowGroupMetaData | None], Iterator[pa.Table | pa.RecordBatch]]
+
+
+def _scanned(path: str, columns: Sequence[str]) -> _Tables:
+    """Some rows of a file here. Polars decodes them in two thirds of the time of pyarrow (20 ns a ping against 31)."""
+    scan = pl.scan_parquet(path, glob=False, cache=False).select(columns)
+
+    def tables(_: int, first: int, rows: int, begun: pq.RowGroupMetaData | None) -> Iterator[pa.Table]:
+        if begun is not None:
+            verify(path, begun, columns)
+        yield scan.slice(first, rows).collect().to_arrow(compat_level=pl.CompatLevel.newest())
+
+    return tables
+
+
+def _fetched(path: str, columns: Sequence[str]) -> _Tables:
+    """A row group of an object, for which Arrow asks in a few large requests."""
+    filesystem, inner = _filesystem(path)
+    options = {"filesystem": filesystem, "pre_buffer": True, "page_checksum_verification": True}
+
+    def tables(group: int, *_: object) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(inner, **options) as file:
+            yield from file.iter_batches(_PIECE, [group], columns, use_threads=False)
+
+    return tables
+
+
+def _csv_pieces(path: str, reading: Reading) -> list[Piece]:
+    filesystem, inner = _filesystem(path)
+
     def reader(names: Iterable[str] = ()) -> pa.csv.CSVStreamingReader:
         return pa.csv.open_csv(
-            pa.input_stream(str(path), compression={".gz": "gzip", ".zst": "zstd"}.get(path.suffix)),
+            filesystem.open_input_stream(inner, compression=_PACKED.get(Path(path).suffix)),
             read_options=pa.csv.ReadOptions(block_size=1 << 24),
             convert_options=pa.csv.ConvertOptions(column_types={name: pa.string() for name in names}),
         )
@@ -263,7 +346,7 @@ def _csv_pieces(path: Path, reading: Reading) -> list[Piece]:
     try:
         with reader() as head:
             header = head.schema.names
-        _INPUT.check(pa.schema([(name, pa.string()) for name in header]), str(path), reading.columns)
+        _INPUT.check(pa.schema([(name, pa.string()) for name in header]), path, reading.columns)
         with reader(header) as whole:
             empty = next((False for part in whole if len(part)), True)
             text = whole.schema
@@ -271,19 +354,19 @@ def _csv_pieces(path: Path, reading: Reading) -> list[Piece]:
         raise _broken_csv(path, error) from None
     if empty:
         raise InputError(f"{path} is empty: it has no row")
-    chosen, numeric = _chosen(text, str(path), reading, numeric=True)
+    chosen, numeric = _chosen(text, path, reading, numeric=True)
 
     def batches() -> Iterator[Batch]:
         row = 0
         try:
             with reader(header) as parts:
                 for part in parts:
-                    yield _batch(str(path), row, part, chosen, numeric)
+                    yield _batch(path, row, part, chosen, numeric)
                     row += len(part)
         except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
             raise _broken_csv(path, error) from None
 
-    return [Piece(str(path), 0, numeric, batches)]
+    return [Piece(path, 0, numeric, batches)]
 
 
 def _table_pieces(source: Any, reading: Reading) -> list[Piece]:
@@ -307,15 +390,15 @@ def _table_pieces(source: Any, reading: Reading) -> list[Piece]:
 def pieces_of(source: Any, reading: Reading, day: date | None = None) -> list[Piece]:
     """A source cut into pieces that can be read side by side; every file's footer and columns are checked first.
 
-    `source` is a pattern (`*`, `{day}`), a path, a list of paths or of pieces, or a table. Raises `InputError` for no
-    file, and for a file that is truncated, empty, or of another schema, by name.
+    `source` is a pattern (`*`, `{day}`), a path or an object's URI, a list of paths or of pieces, or a table. Raises
+    `InputError` for no file, and for a file that is truncated, empty, or of another schema, by name.
     """
     if isinstance(source, (str, Path)):
         paths = files_of(source, day)
     elif isinstance(source, (list, tuple)):
         if source and isinstance(source[0], Piece):
             return list(source)
-        paths = [Path(p) for p in source]
+        paths = [str(p) for p in source]
         if not paths:
             raise InputError("no file: the list of files is empty")
     else:

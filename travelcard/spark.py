@@ -30,7 +30,7 @@ from travelcard.locations import Sieve, mark, seen, silent
 from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, STAYS
-from travelcard.sources import Piece, Reading, pieces_of
+from travelcard.sources import Piece, Reading, pieces_of, remote
 from travelcard.stays import Packing, Room
 from travelcard.stays import stays as stays_of
 from travelcard.store import Store, Written
@@ -154,7 +154,7 @@ def _grouped(night: Night, parallelism: int) -> list[list[tuple[int, str, int]]]
     rows = sum(piece.rows for piece in night.pieces)
     most, held = min(ROWS, rows // (2 * parallelism) + 1), 0
     for number, piece in enumerate(night.pieces):
-        if not os.path.exists(piece.file):
+        if not (remote(piece.file) or os.path.exists(piece.file)):
             raise InputError("on a cluster pings are files, which every executor sees under the same path")
         if not groups or held + piece.rows > most:
             groups.append([])
@@ -173,7 +173,8 @@ def _scattered(shared: Any, group: list[tuple[int, str, int]]) -> Iterator[tuple
     try:
         for _, file, _ in group:
             if file not in pieces:
-                pieces[file] = pieces_of(os.path.join(day.folder, file), day.reading, day.day)
+                path = file if remote(file) else os.path.join(day.folder, file)
+                pieces[file] = pieces_of([path], day.reading, day.day)
         rows = sum(pieces[file][at].rows for _, file, at in group)
         places, scratch = len(day.wanted.codes), Path(tempfile.gettempdir())
         with Arena(buckets, SHARE, rows or SHARE // 8, day.packing, places, scratch) as arena:
