@@ -6,15 +6,19 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import nights
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -22,6 +26,7 @@ from hypothesis import strategies as st
 from nights import AS_OF, DAYS, LAST, command, copied, good, named, rows, same, told
 
 import travelcard as tc
+from travelcard import schema
 from travelcard.batch import run_cards, run_stays
 from travelcard.config import Config
 from travelcard.sources import Reading
@@ -54,11 +59,12 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # executors do not 
 
 
 @pytest.fixture(scope="module")
-def session():
+def session(bucket):
     """Two executors in processes of their own, which begin a task again that takes longer than others."""
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     made = (
         SparkSession.builder.master(MASTER)
+        .config(map=spark.SETTINGS)
         .config("spark.ui.enabled", "false")
         .config("spark.speculation", "true")
         .config("spark.speculation.interval", "50ms")
@@ -141,6 +147,75 @@ def test_whatever_the_pings_are_the_rows_are_the_same(session, tmp_path, how):
     assert alike(*stores)
 
 
+def skewed(folder: Path, subscribers: int, buckets: int = 8) -> None:
+    """Pings of which one bucket has 20 times as many as any other."""
+    ids = np.arange(13_800_000_000, 13_800_000_000 + 40 * subscribers)
+    of = np.array([schema.bucket_of(int(n), buckets) for n in ids])
+    most = np.concatenate([ids[of == b][: subscribers // buckets * (20 if b == 3 else 1)] for b in range(buckets)])
+    picks = random.Random(8)
+    for n in range(3):
+        some = pl.Series("subscriber", most).sample(fraction=1, shuffle=True, seed=n)
+        table = pl.DataFrame(some).with_columns(
+            pl.Series("time", [1_647_187_200 + picks.randrange(86_400) for _ in some]),
+            pl.Series("plmn", picks.choices(("44010", "31000", "45400", "9"), k=len(some))),
+        )
+        table.write_parquet(folder / f"{n}.parquet", row_group_size=5000)
+
+
+def test_a_bucket_twenty_times_as_large_as_the_others(session, tmp_path):
+    skewed(tmp_path, 800)
+    stores = []
+    for name, engine in (("one", None), ("other", spark.Cluster(session))):
+        store = tc.Store(tmp_path / name, asked={"buckets": 8})
+        run_stays(
+            store, day=LAST, pings=str(tmp_path / "*.parquet"), reading=Reading({}, "s", None, None),
+            max_rejected=1, engine=engine,
+        )  # fmt: skip
+        stores.append(store)
+    sizes = stores[0].frame("stays").group_by("bucket").len()["len"]
+    assert sizes.max() > 15 * sizes.median()
+    assert alike(*stores)
+
+
+def test_pings_and_tables_in_an_object_store_on_a_cluster_of_its_own(bucket, country, truth, tmp_path):
+    """A master and two workers, as an operator starts them; the command line, which gets nothing but their address."""
+    folder = copied(country, tmp_path / "country")
+    for path in (folder / "pings").rglob("*.parquet"):
+        bucket.upload_file(str(path), str(path.relative_to(folder)))
+    shutil.rmtree(folder / "pings")
+    file = folder / "travelcard.toml"
+    file.write_text(file.read_text().replace('"pings/', '"s3://travel/pings/'))
+    told(folder, 'store = "s3://travel/cluster"')
+    with cluster(tmp_path) as master:
+        for day in DAYS:
+            done = command(folder, "run", day, "--engine", "spark", "--master", master)
+            assert done.returncode == 0, done.stderr
+    workers = {path.parents[2].name for path in tmp_path.glob("worker-*/app-*/*/stdout")}
+    assert workers == {"worker-0", "worker-1"}
+    assert alike(tc.Store("s3://travel/cluster"), truth)
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[str]:
+    """A standalone master and two workers on loopback: the master's address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    here = {**os.environ, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_HOME": str(Path(pyspark.__file__).parent)}
+    script = [f"{here['SPARK_HOME']}/bin/spark-class"]
+    master, common = f"spark://127.0.0.1:{port}", ["--host", "127.0.0.1", "--webui-port", "0"]
+    commands = [[*script, "org.apache.spark.deploy.master.Master", *common, "--port", str(port)]]
+    for n in range(2):
+        room = ["--cores", "1", "--memory", "1g", "--work-dir", str(folder / f"worker-{n}")]
+        commands.append([*script, "org.apache.spark.deploy.worker.Worker", *common, *room, master])
+    with ExitStack() as stack:
+        for words in commands:
+            log = stack.enter_context((folder / f"{len(words)}.log").open("ab"))
+            process = stack.enter_context(subprocess.Popen(words, env=here, stdout=log, stderr=log))
+            stack.callback(process.terminate)
+        yield master
+
+
 ids = st.sampled_from((1, 2, 7, 13800001234, 2**40, 2**63 - 1, None))
 pings_ = st.lists(
     st.tuples(ids, st.integers(-100, 86_500), st.sampled_from(("44010", "31000", "45400", "46000", "9", None))),
@@ -187,6 +262,7 @@ def test_ten_million_pings_are_the_same(session, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:PySpark does not yet fully support pandas")
+@pytest.mark.filterwarnings("ignore:distutils Version classes:DeprecationWarning")  # Spark 3.5
 def test_frames_in_a_job_of_ones_own(session, tmp_path):
     pings = pl.DataFrame(
         {
