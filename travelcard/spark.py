@@ -6,6 +6,7 @@ and the store under the same paths.
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import sys
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,8 @@ SETTINGS = {  # of our own sessions
     "spark.shuffle.compress": "false",
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.buffer.size": "1048576",
+    # TCP between Spark and its Python waits 40 ms in every task for an acknowledgement; Spark before 4.1 has no other.
+    "spark.python.unix.domain.socket.enabled": "true",
 }
 
 
@@ -197,6 +200,12 @@ def _scattered(shared: Any, group: list[tuple[int, str, int]]) -> Iterator[tuple
         yield buckets, _Read(Counts(), [], seen(day.wanted), 0, str(error))
 
 
+@lru_cache(maxsize=1)
+def _settled() -> None:
+    """Whatever is imported and compiled stays: PySpark walks all objects after every task, 50 ms otherwise."""
+    gc.freeze()
+
+
 def _named(rejects: pa.Table, file: str) -> pa.Table:
     at = rejects.schema.get_field_index("file")
     return rejects.set_column(at, rejects.schema.field(at), pa.repeat(pa.scalar(file), len(rejects)))
@@ -209,6 +218,7 @@ def _reduced(shared: Any, bucket: int, blobs: Iterable[tuple[int, Any]]) -> Iter
     if bucket < day.store.layout.buckets:
         if parts:
             yield "bucket", *_stays_of(day, bucket, parts)
+        _settled()
         return
     counts, named, spilled = Counts(), seen(day.wanted), 0
     refused = min((part.refused for part in parts if part.refused is not None), default=None)
@@ -229,6 +239,7 @@ def _stays_of(day: _Day, bucket: int, parts: list[Sent]) -> tuple[Written | None
 
 def _carded(shared: Any, bucket: int) -> tuple[Written | None, Counter[str]]:
     made: tuple[Written | None, Counter[str]] = shared.value(bucket)
+    _settled()
     return made
 
 
