@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -69,6 +70,15 @@ def test_the_window_and_one_card(tmp_path):
     assert [row["what"] for row in cards] == ["floor polars", "floor pyarrow", "travelcard cards"]
     one = rows_of(tmp_path, "benchmarks.card", "--cards", "500", "--days", "1", "--lookups", "50")
     assert {"store.card", "store.explain", "travelcard card"} <= {row["what"] for row in one}
+
+
+def test_the_cluster_says_the_same_as_the_threads(tmp_path):
+    pytest.importorskip("pyspark")
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs Java 17")
+    rows = rows_of(tmp_path, "benchmarks.cluster", "--pings", "1e5")
+    assert [row["what"] for row in rows] == ["travelcard", "spark, one run", "spark, two runs"]
+    assert len({row["checksum"] for row in rows}) == 1
 
 
 def test_a_day_laid_from_another_is_that_day_shifted(tmp_path):
