@@ -55,8 +55,8 @@ ORDER = [
     "config",
     "synth",
     "bench",
-    "cli",
     "service",
+    "cli",
 ]
 PACKAGE = Path(tc.__file__).parent
 MODULES = sorted(
@@ -64,7 +64,9 @@ MODULES = sorted(
     for path in PACKAGE.iterdir()
     if (path.suffix == ".py" and not path.stem.startswith("_")) or (path / "__init__.py").exists()
 )
-HEAVY = {"deltalake", "h3", "litestar", "numba", "numpy", "pandas", "polars", "pyarrow", "pyspark", "shapely"}
+HEAVY = {
+    "deltalake", "fastapi", "h3", "numba", "numpy", "pandas", "polars", "pyarrow", "pyspark", "shapely", "sqlalchemy",
+}  # fmt: skip
 
 
 def sources(name: str) -> list[Path]:

@@ -544,13 +544,158 @@ def synth(
 
 
 @app.command
-def demo(folder: Path = Path("demo")) -> None:
+def serve(
+    *, config: ConfigPath = CONFIG, host: str = "127.0.0.1", port: int = 8000,
+    processes: Annotated[int | None, Parameter(validator=Number(gte=1))] = None, certificate: Path | None = None,
+    key: Path | None = None,
+) -> None:  # fmt: skip
+    """Let people ask for their cards and health codes, by number and SMS code (docs/service.md).
+
+    Parameters
+    ----------
+    host, port
+        Where it listens.
+    processes
+        One for each core by default.
+    certificate, key
+        Files of TLS; without them something in front has to do it.
+    """
+    from travelcard.batch import threads_here
+
+    with _service():
+        from travelcard.service.serve import serve as begin
+    begin(config, host=host, port=port, processes=processes or threads_here(), certificate=certificate, key=key)
+
+
+@app.command
+def outbox(*, config: ConfigPath = CONFIG) -> None:
+    """Hand over the SMS that were not sent yet, one JSON object a line: number and text. Each comes out once.
+
+    The one place where a number is not masked: it is what the carrier's sender reads.
+    """
+    with _service():
+        from travelcard.service.access import messages
+    with _context(config) as context:
+        messages(context, lambda number, text: print(json.dumps({"number": number, "text": text}, ensure_ascii=False)))
+
+
+@app.command
+def operator(name: str, role: list[str], *, config: ConfigPath = CONFIG) -> None:
+    """Let somebody decide corrections (role corrections), appeals and statuses (health), or watch codes (watch).
+
+    The token to sign in with is printed this once; for who has one it is replaced.
+
+    Parameters
+    ----------
+    name
+        Who decides: it stands beside every decision.
+    role
+        corrections, health, watch; several may be given.
+    """
+    with _service():
+        from travelcard.service.desk import add_operator
+    with _context(config) as context:
+        print(add_operator(context, name, role))
+
+
+@app.command
+def known(file: Path, *, config: ConfigPath = CONFIG) -> None:
+    """Enter people whom the service's own verifier knows: a CSV file with columns name and identity.
+
+    Parameters
+    ----------
+    file
+        Only keyed hashes of it are kept.
+    """
+    import polars as pl
+
+    from travelcard.errors import InputError
+
+    with _service():
+        from travelcard.service.people import known_person
+    with _context(config) as context:
+        try:
+            rows = pl.read_csv(file, schema_overrides={"identity": pl.String}).select("name", "identity").rows()
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError(f"{file} cannot be read as a table of name and identity") from error
+        new = sum(known_person(context, name, identity) for name, identity in rows)
+    _tell({"step": "known", "day": str(date.today()), "read": len(rows), "new": new})
+
+
+@app.command
+def settle(*, config: ConfigPath = CONFIG) -> None:
+    """Carry out what the service could not do while a night was being run, and bring every health code up to date.
+
+    To be called after the nightly run.
+    """
+    with _service():
+        from travelcard.service.lookups import settle as carry_out
+        from travelcard.service.people import recolour_all
+    with _context(config) as context:
+        _tell(
+            {
+                "step": "settle",
+                "day": context.today().isoformat(),
+                **carry_out(context),
+                "recoloured": recolour_all(context),
+            }
+        )
+
+
+@app.command
+def verify(token: str, *, key: Path, kind: Literal["card", "health"] = "health") -> None:
+    """Whether a scanned code is one of the service's, and still good; asks nobody.
+
+    Parameters
+    ----------
+    token
+        What the QR code holds.
+    key
+        The service's public key, a PEM file.
+    kind
+        card or health.
+    """
+    with _service():
+        from travelcard.service.signed import verify as verified
+    claims = verified(token, key.read_text(), kind)
+    print(json.dumps({"valid": True, **claims}, ensure_ascii=False))
+
+
+@contextmanager
+def _service() -> Iterator[None]:
+    """Say which extra is missing, where it is."""
+    from travelcard.errors import MissingExtra
+
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"this needs {error.name}: pip install 'travelcard[service]'") from error
+
+
+@contextmanager
+def _context(config: Path) -> Iterator[Any]:
+    from travelcard.service.context import Context
+
+    context = Context.of(_settings(config))
+    try:
+        yield context
+    finally:
+        context.close()
+
+
+@app.command
+def demo(folder: Path = Path("demo"), *, serve: Annotated[bool, Parameter(name="--serve", negative="")] = False,
+         port: int = 8000) -> None:  # fmt: skip
     """Two weeks of a small synthetic country on real city boundaries, end to end, and three of its cards.
 
     Parameters
     ----------
     folder
         Where it is written; a demo that is already there is run again.
+    serve
+        Then let them be asked for, on this machine alone; it says which numbers to try, and shows the SMS here.
+    port
+        Where it is served.
     """
     import shutil
 
@@ -573,12 +718,18 @@ def demo(folder: Path = Path("demo")) -> None:
     people = pq.read_table(folder / "truth" / "people.parquet").to_pylist()
     rows = store.frame("cards", as_of=as_of).select("subscriber", "visits").iter_rows()
     marked = {number for number, visits in rows if any(visit["marked"] for visit in visits)}
+    shown: dict[str, int] = {}
     for kind in ("stay_at_home", "traveller", "roamer"):
         numbers = [person["subscriber"] for person in people if person["kind"] == kind]
         number = next((n for n in numbers if kind == "traveller" and n in marked), numbers[0])
+        shown[kind] = number
         print(f"\n--- a {kind.replace('_', ' ')}\n\n{store.card(number, as_of=as_of).text()}")
     print(f"\nThe tables are in {folder / 'store'}, every number in {folder / 'truth' / 'people.parquet'}.")
     print(f"More: travelcard explain NUMBER --config {folder / CONFIG}")
+    if serve:
+        with _service():
+            from travelcard.service import trial
+        trial.serve(folder / CONFIG, as_of, shown, port)
 
 
 @app.command

@@ -29,7 +29,7 @@ from travelcard.store import Store
 if TYPE_CHECKING:
     from travelcard.cells import CellMap
 
-__all__ = ["Config"]
+__all__ = ["Config", "ServiceSection"]
 
 
 class _Section(BaseModel):
@@ -110,6 +110,26 @@ class PseudonymKey(_Section):
     command: str | None = None
 
 
+class ServiceSection(_Section):
+    """Who is served what, and where the service keeps its own data (docs/service.md)."""
+
+    database: str = "sqlite:///service.db"  # or postgresql://...; a file is relative to this one
+    secret_file: str | None = None  # 64 hexadecimal digits; TRAVELCARD_SECRET goes before it
+    region: str = "CN"  # of numbers without a country's code, ISO 3166
+    numbers: Literal["national", "e164"] = "national"  # how the store has those of that region
+    new_numbers: str | None = None  # a table subscriber, since: who is told to wait
+    sms: str = "outbox"  # or terminal, or module:function(number, text)
+    verifier: str = "known"  # or module:function(context, name, identity)
+    face: str | None = None  # module:function(name, identity, evidence)
+    health_policy: str = "healthcode-9th"  # or a file of one's own
+    max_age: int = Field(default=1, ge=0)  # days that the newest card may be old
+    today: date | None = None  # for a demo, whose data is of another year
+    token_minutes: int = Field(default=30, ge=1, le=1440)
+    codes_a_minute: int = Field(default=6000, ge=1)
+    in_flight: int = Field(default=64, ge=1)  # requests at a time in each process
+    secure: bool = True  # cookies over TLS alone; false for a demo on this machine
+
+
 class Config(BaseSettings):
     """travelcard.toml. Environment variables win over it: ``TRAVELCARD_STORE``, ``TRAVELCARD_PINGS__PATH``.
 
@@ -133,6 +153,7 @@ class Config(BaseSettings):
     gate: GateSection = GateSection()
     retention: Retention = Retention()
     pseudonyms: PseudonymKey | None = None
+    service: ServiceSection = ServiceSection()
     _root: Path = PrivateAttr(default=Path())
 
     @classmethod
@@ -178,6 +199,23 @@ class Config(BaseSettings):
         if (given := os.environ.get(variable)) is not None:
             return Pseudonyms(given.strip())
         return None if self.pseudonyms is None else _key_from(self, self.pseudonyms)
+
+    @property
+    def folder(self) -> Path:
+        """Where the file is."""
+        return self._root
+
+    def secret(self) -> str:
+        """The service's secret, from the environment or its file; it is never in travelcard.toml itself."""
+        if (given := os.environ.get("TRAVELCARD_SECRET")) is not None:
+            return given.strip()
+        if self.service.secret_file is None:
+            raise InputError("the service needs a secret: TRAVELCARD_SECRET, or [service] secret_file")
+        path = self.at(self.service.secret_file)
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"[service] secret_file {path} cannot be read: {type(error).__name__}") from error
 
     @cached_property
     def boundaries(self) -> Places:

@@ -20,6 +20,7 @@ __all__ = [
     "CARDS",
     "CORRECTIONS",
     "INVENTORY",
+    "KNOWN_SINCE",
     "PINGS",
     "REASONS",
     "REJECTS",
@@ -328,6 +329,7 @@ CORRECTIONS = Table(
         Column("undo", pa.bool_(), ("boolean",), required=False, nullable=True),
     ),
 )
+KNOWN_SINCE = Table("new numbers", (_subscriber(), Column("since", pa.date32(), ("date",))))
 STATUSES = Table(
     "statuses",
     (
