@@ -33,6 +33,7 @@ _templates = Environment(
     trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
 _STYLE = (files("travelcard.service") / "static" / "style.css").read_bytes()
+FILLS = HUES | {"yellow": "#f2b800"}  # of an arrow, which is no text and holds none
 router = APIRouter(include_in_schema=False)
 Here = Annotated[Context, Depends(context_of)]
 
@@ -55,7 +56,7 @@ def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HT
     context = context_of(request)
     form = request.cookies.get("form") or new_token()
     text = _templates.get_template(name).render(
-        t=t, language=language, other="en" if language == "zh" else "zh", path=request.url.path, hues=HUES,
+        t=t, language=language, other="en" if language == "zh" else "zh", path=request.url.path,
         colours=COLOUR_WORDS[language], form=context.vault.key("form", form), once=new_token()[:32],
         when=lambda moment: f"{moment.astimezone(zone(context.tz)):%Y-%m-%d %H:%M}", today=context.today(), **values,
     )  # fmt: skip
@@ -181,7 +182,7 @@ def _face(request: Request, context: Context, card: Card) -> dict[str, Any]:
     """The card as people know it: its lines, cut where the arrow stands."""
     lines = card.text(language_of(request), now=context.clock(), places=context.places).split("\n")
     cut = 4 if card.policy.form == "card" and card.colour != "unknown" else 3 if card.policy.form == "card" else 0
-    return {"card": card, "head": lines[:cut], "lines": lines[cut:], "hue": HUES[card.colour]}
+    return {"card": card, "head": lines[:cut], "lines": lines[cut:], "fill": FILLS[card.colour]}
 
 
 @router.get("/card")
@@ -275,7 +276,7 @@ def health(request: Request, context: Here, session: Mine, ward: str | None = No
     return page(
         request, "health.html", card=card_, reasons=card_.why(language, places=context.places), code=drawn,
         name=people.hidden_name(found.name), identity=people.hidden_identity(found.identity), since=found.since,
-        now=context.clock(), names=names, ward=ward or "", hue=HUES[card_.colour],
+        now=context.clock(), names=names, ward=ward or "",
         wards=people.wards_of(context, person) if not ward else [],
     )  # fmt: skip
 
