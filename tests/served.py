@@ -10,6 +10,8 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -25,6 +27,8 @@ import travelcard as tc
 from travelcard.config import Config
 from travelcard.service import Context, application
 from travelcard.service.access import messages
+from travelcard.service.desk import ROLES, add_operator
+from travelcard.service.people import known_person
 
 AGENT = {"user-agent": "a test"}
 
@@ -81,6 +85,47 @@ class Served:
         answer = client.post("/api/v1/tokens", json=given)
         assert answer.status_code == 201, answer.text
         return {"authorization": f"Bearer {answer.json()['token']}"}
+
+
+class Site:
+    """`travelcard serve` in a process of its own, which may be started again."""
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self.config = configured(folder, sms="terminal", **settings)
+        self.store = tc.Store(folder / "store")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url, self.log = f"http://127.0.0.1:{self.port}", folder / "serve.log"
+        context = Context.of(Config.read(self.config))
+        for n in range(1, 4):
+            known_person(context, "张三", identity(n))
+        self.token = add_operator(context, "anna", list(ROLES))
+        context.close()
+        self.start()
+
+    def start(self) -> None:
+        words = ["-m", "travelcard", "serve", "--config", self.config, "--port", self.port, "--processes", 1]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen([sys.executable, *map(str, words)], stdout=log, stderr=log)
+        for _ in range(300):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(self.log.read_text())
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(20)
+
+    def code(self, after: int = 0) -> str:
+        """The newest code that was sent, when more than `after` were."""
+        for _ in range(200):
+            if len(found := re.findall(r"验证码 (\d{6})", self.log.read_text())) > after:
+                return found[-1]
+            time.sleep(0.05)
+        raise AssertionError(self.log.read_text())
 
 
 def configured(folder: Path, **settings: Any) -> Path:

@@ -5,25 +5,16 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import nights
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from nights import LAST
 from playwright.sync_api import Page, sync_playwright
-from served import configured, identity, numbers
+from served import Site, identity, numbers
 
-import travelcard as tc
-from travelcard.config import Config
 from travelcard.errors import mask
-from travelcard.service import Context
-from travelcard.service.desk import ROLES, add_operator
-from travelcard.service.people import known_person
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 if CHROMIUM is None:
@@ -36,48 +27,11 @@ OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", 
 PHONE = {"width": 320, "height": 640}
 
 
-class Site:
-    """`travelcard serve` in a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.config = configured(folder, sms="terminal")
-        self.store = tc.Store(folder / "store")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.url, self.log = f"http://127.0.0.1:{port}", folder / "serve.log"
-        context = Context.of(Config.read(self.config))
-        for n in range(1, 4):
-            known_person(context, "张三", identity(n))
-        self.token = add_operator(context, "anna", list(ROLES))
-        self.key = folder / "key.pem"
-        self.key.write_text(context.vault.public)
-        context.close()
-        words = ["-m", "travelcard", "serve", "--config", self.config, "--port", port, "--processes", 1]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, *map(str, words)], stdout=log, stderr=log)
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    return
-            time.sleep(0.1)
-        raise AssertionError(self.log.read_text())
-
-    def code(self) -> str:
-        """The last code that was sent."""
-        for _ in range(100):
-            if found := re.findall(r"验证码 (\d{6})", self.log.read_text()):
-                return found[-1]
-            time.sleep(0.05)
-        raise AssertionError(self.log.read_text())
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     made = Site(nights.country(tmp_path_factory.mktemp("site") / "country", run=3))
     yield made
-    made.process.terminate()
-    assert made.process.wait(20) in (0, 143, -15)
+    assert made.stop() == 0
 
 
 @pytest.fixture(scope="module")

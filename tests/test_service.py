@@ -416,10 +416,10 @@ def test_what_is_typed_is_text(service, client, text):
 
 
 def test_a_body_that_is_too_large_or_no_json_is_refused(client):
-    assert reason(client.post("/api/v1/codes", content=b"x" * (1 << 20)), 413) == "too_large"
+    assert reason(client.post("/api/v1/codes", content=b"x" * (2 << 20)), 413) == "too_large"
 
     def endless():
-        for _ in range(100):
+        for _ in range(1000):
             yield b"x" * 10_000
 
     assert reason(client.post("/api/v1/codes", content=endless()), 413) == "too_large"

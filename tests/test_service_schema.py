@@ -55,7 +55,7 @@ def test_whatever_is_sent_is_answered_as_described(service, mode):
         try:
             some(given(case=operation.as_strategy(generation_mode=mode))(answered))()
         except BaseExceptionGroup as group:
-            failures.append(f"{operation.method} {operation.path}: {group!r}")
+            failures.append(f"{operation.method} {operation.path}: {group!r} {[str(one) for one in group.exceptions]}")
         except Unsatisfiable:  # nothing that is wrong can be sent where nothing is asked
             assert mode is GenerationMode.NEGATIVE
     assert failures == []

@@ -98,7 +98,7 @@ class AppealRequest(_Body):
 
 
 class Face(_Body):
-    evidence: Annotated[str, StringConstraints(max_length=100_000)]
+    evidence: Annotated[str, StringConstraints(max_length=50_000)]
 
 
 class Decision(_Body):

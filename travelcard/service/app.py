@@ -22,7 +22,7 @@ from travelcard.service.refusals import Refused
 __all__ = ["application"]
 
 log = logging.getLogger("travelcard.service")
-BODY = 256 << 10  # bytes
+BODY = 1 << 20  # bytes
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",

@@ -290,6 +290,8 @@ def recolour(context: Context, person: str) -> Code:
     card = _card(context, policy, phones, told, as_of)
     kept = json.dumps([[r.rule, r.place] for r in card.reasons])
     with context.engine.begin() as connection:
+        # A write of nothing: until this is done, nobody else colours this person.
+        connection.execute(update(people).where(people.c.id == person).values(applied=people.c.applied))
         newest = select(colours).where(colours.c.person == person).order_by(desc(colours.c.id)).limit(1)
         last = connection.execute(newest).first()
         now = context.clock()
