@@ -7,15 +7,15 @@ BIN := $(VENV)/bin
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[service]'
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/ready  ## two weeks of a small synthetic country, end to end
-	$(BIN)/travelcard demo
+demo: $(VENV)/ready  ## two weeks of a small synthetic country, end to end; on a terminal, then to be asked for
+	$(BIN)/travelcard demo $$(test -t 1 && echo --serve)
 
 test: $(VENV)/ready-dev  ## what every change must pass
 	$(BIN)/python -m pytest -n auto --dist loadfile

@@ -91,7 +91,7 @@ class Site:
     """`travelcard serve` in a process of its own, which may be started again."""
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self.config = configured(folder, sms="terminal", **settings)
+        self.config = configured(folder, **{"sms": "terminal"} | settings)
         self.store = tc.Store(folder / "store")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -19,7 +19,7 @@ OPEN = {("POST", "/api/v1/codes"), ("POST", "/api/v1/tokens"), ("GET", "/api/v1/
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     folder = nights.country(tmp_path_factory.mktemp("country") / "country", run=2)
-    made = Served(folder, max_age=9, codes_a_minute=10**6)
+    made = Served(folder, max_age=9, codes_a_minute=10**6, an_address_an_hour=10**6)
     yield made
     made.context.close()
 

@@ -27,8 +27,6 @@ LIFE = timedelta(minutes=5)
 TRIES = 5
 DIGITS = 6
 PER_NUMBER = (Limit("code a minute", 1, 60), Limit("codes a day", 10, 86_400))
-PER_ADDRESS = Limit("codes of an address", 60, 3600)
-TRIES_OF_ADDRESS = Limit("tries of an address", 60, 600)
 TEXT = "【通信行程卡】验证码 {code}，5分钟内有效。请勿告诉他人。Your travel card code is {code}, good for 5 minutes."
 
 
@@ -45,9 +43,10 @@ def send_code(context: Context, text: str, address: str) -> int:
     """Send a code to a number: for how many seconds it is good. Whoever's number it is, the same is done and said."""
     number, now = context.number(text), context.clock()
     overall = Limit("codes overall", context.settings.codes_a_minute, 60)
+    per_address = Limit("codes of an address", context.settings.an_address_an_hour, 3600)
     counts = (
         (overall, ""),
-        (PER_ADDRESS, context.vault.key("address", address)),
+        (per_address, context.vault.key("address", address)),
         *((one, number.key) for one in PER_NUMBER),
     )
     with context.engine.begin() as connection:
@@ -95,7 +94,8 @@ def sign_in(context: Context, text: str, code: str, bound: str, address: str, *,
     if not agreed:
         raise Refused("not_authorised")
     with context.engine.begin() as connection:
-        count(connection, TRIES_OF_ADDRESS, context.vault.key("address", address), now)
+        tries = Limit("tries of an address", context.settings.an_address_an_hour, 3600)
+        count(connection, tries, context.vault.key("address", address), now)
         right = _tried(context, connection, number, code, now)
     if not right:  # the try is counted all the same
         raise Refused("code")
