@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, delete, desc, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, desc, exists, func, insert, select, update
 
 from travelcard.errors import mask
 from travelcard.service.context import Context, Number
-from travelcard.service.database import codes, outbox, sessions
+from travelcard.service.database import codes, erasures, outbox, sessions
 from travelcard.service.limits import Limit, count, forget_old
 from travelcard.service.refusals import Refused
 from travelcard.service.vault import fingerprint, new_token
@@ -37,6 +37,7 @@ class Session:
     id: str
     number: Number
     expires: datetime
+    erased: bool  # the number's data is being deleted
 
 
 def send_code(context: Context, text: str, address: str) -> int:
@@ -124,18 +125,22 @@ def _tried(context: Context, connection: Connection, number: Number, code: str, 
     return connection.execute(update(codes).where(mine).values(claimed=now)).rowcount == 1
 
 
+_PENDING = exists().where(erasures.c.number_key == sessions.c.number_key, erasures.c.done.is_(None))
+_SESSION = select(sessions, _PENDING.label("erased")).where(sessions.c.id == bindparam("token"))
+
+
 def session_of(context: Context, token: str | None, bound: str) -> Session:
     """Whose token it is; raises `Refused` for one that is old, revoked, not ours, or another client's."""
     if not token:
         raise Refused("session")
     with context.engine.connect() as connection:
-        row = connection.execute(select(sessions).where(sessions.c.id == fingerprint(token))).first()
+        row = connection.execute(_SESSION, {"token": fingerprint(token)}).first()
     if row is None or row.expires <= context.clock():
         raise Refused("session")
     if not hmac.compare_digest(row.bound, context.vault.key("client", bound)):
         raise Refused("session")
     number = context.number(context.vault.open(row.number, "sessions.number"))
-    return Session(row.id, number, row.expires)
+    return Session(row.id, number, row.expires, row.erased)
 
 
 def sign_out(context: Context, session: Session) -> None:

@@ -40,6 +40,7 @@ __all__ = [
     "erase",
     "evidence_of",
     "history_of",
+    "mine",
     "scanned",
     "settle",
     "share",
@@ -63,7 +64,7 @@ def card_of(context: Context, number: Number) -> Card:
     return card
 
 
-def shown(context: Context, number: Number) -> Card:
+def _shown(context: Context, number: Number) -> Card:
     """`card_of`, unless the number's data is being deleted."""
     with context.engine.connect() as connection:
         pending = select(erasures.c.id).where((erasures.c.number_key == number.key) & erasures.c.done.is_(None))
@@ -72,9 +73,16 @@ def shown(context: Context, number: Number) -> Card:
     return card_of(context, number)
 
 
-def evidence_of(context: Context, number: Number) -> Explanation:
+def mine(context: Context, session: Session) -> Card:
+    """The card of who asks."""
+    if session.erased:
+        raise Refused("erased")
+    return card_of(context, session.number)
+
+
+def evidence_of(context: Context, session: Session) -> Explanation:
     """Why everything is on the card."""
-    card = shown(context, number)
+    card, number = mine(context, session), session.number
     try:
         risk = context.config.risk_on(card.as_of, card.policy)
     except InputError:
@@ -84,10 +92,10 @@ def evidence_of(context: Context, number: Number) -> Explanation:
     return context.store.explain(number.subscriber, as_of=card.as_of, risk=risk, places=context.places)
 
 
-def history_of(context: Context, number: Number) -> History:
+def history_of(context: Context, session: Session) -> History:
     """The cards of all dates that are kept."""
-    shown(context, number)
-    return history(context.store, number.subscriber, places=context.places)
+    mine(context, session)
+    return history(context.store, session.number.subscriber, places=context.places)
 
 
 # ---------------------------------------------------------------------------------------------------- a checkpoint
@@ -108,7 +116,7 @@ def scanned(context: Context, token: str, who: str) -> tuple[Number, Card]:
     except (InputError, KeyError, ValueError) as error:
         raise Refused("scan") from error
     number = context.number(dialled)
-    card = shown(context, number)
+    card = _shown(context, number)
     context.audit.put(number.key, who, "card scanned", context.clock()).result()
     return number, card
 
@@ -120,7 +128,7 @@ def ask_for_correction(
     context: Context, session: Session, place: str, first: date, last: date, reason: str
 ) -> dict[str, Any]:
     """Say that one was not in a place: an operator decides."""
-    card = shown(context, session.number)
+    card = mine(context, session)
     listed = {visit.place for visit in card.visits}
     if place not in listed or first > last or last - first > timedelta(days=62) or not reason.strip():
         raise Refused("bad_input", about="place, from, to, reason")

@@ -19,7 +19,7 @@ from travelcard.errors import InputError
 from travelcard.schema import zone
 from travelcard.service import access, desk, lookups, people
 from travelcard.service.access import Session
-from travelcard.service.api import client_of, context_of
+from travelcard.service.api import Here, client_of, context_of
 from travelcard.service.context import Context
 from travelcard.service.refusals import Refused
 from travelcard.service.signed import svg
@@ -35,7 +35,6 @@ _templates = Environment(
 _STYLE = (files("travelcard.service") / "static" / "style.css").read_bytes()
 FILLS = HUES | {"yellow": "#f2b800"}  # of an arrow, which is no text and holds none
 router = APIRouter(include_in_schema=False)
-Here = Annotated[Context, Depends(context_of)]
 
 
 def language_of(request: Request) -> str:
@@ -187,7 +186,7 @@ def _face(request: Request, context: Context, card: Card) -> dict[str, Any]:
 
 @router.get("/card")
 def card(request: Request, context: Here, session: Mine) -> Response:
-    found = lookups.shown(context, session.number)
+    found = lookups.mine(context, session)
     context.audit.put(session.number.key, "self", "card", context.clock()).result()
     link = str(request.url_for("scan", token=lookups.share(context, session.number)))
     code = Markup(svg(link, "#000"))
@@ -203,22 +202,22 @@ def scan(request: Request, context: Here, token: Annotated[str, Path(max_length=
 
 @router.get("/why")
 def why(request: Request, context: Here, session: Mine) -> Response:
-    found = lookups.evidence_of(context, session.number)
+    found = lookups.evidence_of(context, session)
     context.audit.put(session.number.key, "self", "evidence", context.clock()).result()
-    card_ = lookups.shown(context, session.number)
+    card_ = lookups.mine(context, session)
     language = language_of(request)
     return page(request, "why.html", reasons=card_.why(language, places=context.places), text=found.text(language))
 
 
 @router.get("/history")
 def earlier(request: Request, context: Here, session: Mine) -> Response:
-    found = lookups.history_of(context, session.number)
+    found = lookups.history_of(context, session)
     context.audit.put(session.number.key, "self", "history", context.clock()).result()
     return page(request, "history.html", text=found.text(language_of(request)))
 
 
 def _places(request: Request, context: Context, session: Session) -> list[tuple[str, str]]:
-    card_ = lookups.shown(context, session.number)
+    card_ = lookups.mine(context, session)
     language = language_of(request)
     return [(v.place, place_name(v.place, v.name, language, context.places)) for v in card_.visits]
 
