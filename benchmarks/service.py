@@ -26,6 +26,7 @@ for line in io.lines("%s") do heads[#heads + 1] = line end
 local threads = {}
 function setup(thread) table.insert(threads, thread) end
 function init() ok, busy, other = 0, 0, 0; at = math.random(#heads) end
+if %d > 0 then function delay() return math.random(0, 2 * %d) end end
 function request()
   at = at %% #heads + 1
   return wrk.format("GET", "/api/v1/card", {["authorization"] = "Bearer " .. heads[at], ["user-agent"] = "wrk"})
@@ -39,8 +40,8 @@ function done(summary, latency)
     all = {all[1] + t:get("ok"), all[2] + t:get("busy"), all[3] + t:get("other")}
   end
   local e = summary.errors
-  print(string.format("TOLD %%d %%d %%d %%d %%f %%f %%f", all[1], all[2], all[3],
-    e.connect + e.read + e.write + e.timeout, summary.duration / 1e6, latency:percentile(50), latency:percentile(99)))
+  print(string.format("TOLD %%d %%d %%d %%d %%d %%f %%f %%f", all[1], all[2], all[3], e.timeout,
+    e.connect + e.read + e.write, summary.duration / 1e6, latency:percentile(50), latency:percentile(99)))
 end
 """
 
@@ -65,7 +66,8 @@ def child(config: str, tokens: str, most: int) -> None:
         mine, token = context.number(str(number)), new_token()
         rows.append({
             "id": fingerprint(token), "number_key": mine.key, "bound": context.vault.key("client", "wrk"), "begun": now,
-            "number": context.vault.seal(mine.dialled, "sessions.number"), "expires": now + timedelta(days=1),
+            "number": context.vault.seal(f"{mine.dialled} {mine.subscriber}", "sessions.number"),
+            "expires": now + timedelta(days=1),
         })  # fmt: skip
         lines.append(token)
     with context.engine.begin() as connection:
@@ -75,14 +77,17 @@ def child(config: str, tokens: str, most: int) -> None:
     context.close()
 
 
-def load(url: str, script: Path, connections: int, seconds: int) -> str:
-    """What wrk found, in a line."""
+def load(url: str, work: Path, connections: int, seconds: int, pause: int = 0) -> str:
+    """What wrk found, in a line; `pause` is how many ms a connection waits after an answer."""
+    script = work / "card.lua"
+    script.write_text(LUA % (work / "tokens", pause, pause))
     words = ["wrk", "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "-s", str(script), url]
     out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    ok, busy, other, failed, took, p50, p99 = map(float, re.search(r"TOLD (.*)", out)[1].split())
+    ok, busy, other, late, failed, took, p50, p99 = map(float, re.search(r"TOLD (.*)", out)[1].split())
+    who = f"{connections:>4} connections" + (f", {pause} ms between" if pause else "")
     return (
-        f"{connections:>4} connections: {ok / took:>6,.0f} cards/s, p50 {p50 / 1000:.1f} ms, p99 {p99 / 1000:.1f} ms, "
-        f"{busy / took:,.0f} times a second 503, {other:.0f} other answers, {failed:.0f} failed"
+        f"{who}: {ok / took:,.0f} cards/s, p50 {p50 / 1000:.1f} ms, p99 {p99 / 1000:.1f} ms; 503 {busy / took:,.0f} times/s, "
+        f"{other:.0f} other answers, {late:.0f} later than 2 s, {failed:.0f} failed"
     )
 
 
@@ -103,7 +108,7 @@ def main() -> int:
     work = (CACHE / "service").resolve()
     removed(work)
     work.mkdir(parents=True)
-    config, tokens, script = work / "travelcard.toml", work / "tokens", work / "card.lua"
+    config, tokens = work / "travelcard.toml", work / "tokens"
     (work / "secret").write_text(secrets.token_hex(32))
     text = (folder / "travelcard.toml").read_text()
     for key in ("cells.parquet", "pings/", "risk/"):
@@ -113,7 +118,6 @@ def main() -> int:
     config.write_text(f'{text}\n{section}database = "{options.database}"\n')
     words = [sys.executable, "-m", "benchmarks.service", "--child", str(config), str(tokens), "20000"]
     newest, held = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
-    script.write_text(LUA % tokens)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -128,13 +132,14 @@ def main() -> int:
             time.sleep(0.1)
         time.sleep(3)
         print(f"{int(held):,} cards, {options.processes} processes, {options.database.split(':')[0]}", flush=True)
-        load(url, script, 16, 5)  # files are opened, and not counted
-        for connections in (16, 32, 600):
-            print(load(url, script, connections, options.seconds), flush=True)
+        load(url, work, 16, 5)  # files are opened, and not counted
+        # What it carries; twice that, offered by people who wait a little before they press again; and by machines.
+        for connections, pause in ((16, 0), (32, 0), (700, 300), (600, 0)):
+            print(load(url, work, connections, options.seconds, pause), flush=True)
         again = subprocess.Popen([sys.executable, "-m", "travelcard", "cards", newest, "--config", str(config)],
                                  stdout=subprocess.DEVNULL)  # fmt: skip
         began = time.perf_counter()
-        said = load(url, script, 16, max(options.seconds, 30))
+        said = load(url, work, 16, max(options.seconds, 30))
         code = again.wait()
         print(
             f"while the cards as of {newest} were made anew (exit {code}, {time.perf_counter() - began:.0f} s): {said}"

@@ -32,7 +32,7 @@ def signed_in(site: Site, people: list[int]) -> list[dict[str, str]]:
                 text("INSERT INTO sessions VALUES (:id, :key, :number, :bound, :now, :until)"),
                 {
                     "id": fingerprint(token), "key": mine.key, "bound": context.vault.key("client", "a test"),
-                    "number": context.vault.seal(mine.dialled, "sessions.number"), "now": now,
+                    "number": context.vault.seal(f"{mine.dialled} {mine.subscriber}", "sessions.number"), "now": now,
                     "until": "2100-01-01 00:00:00.000000",
                 },
             )  # fmt: skip

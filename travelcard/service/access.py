@@ -105,7 +105,7 @@ def sign_in(context: Context, text: str, code: str, bound: str, address: str, *,
         connection.execute(
             insert(sessions).values(
                 id=fingerprint(token), number_key=number.key, bound=context.vault.key("client", bound), begun=now,
-                number=context.vault.seal(number.dialled, "sessions.number"), expires=until,
+                number=context.vault.seal(f"{number.dialled} {number.subscriber}", "sessions.number"), expires=until,
             )
         )  # fmt: skip
     return token, until
@@ -139,7 +139,8 @@ def session_of(context: Context, token: str | None, bound: str) -> Session:
         raise Refused("session")
     if not hmac.compare_digest(row.bound, context.vault.key("client", bound)):
         raise Refused("session")
-    number = context.number(context.vault.open(row.number, "sessions.number"))
+    dialled, subscriber = context.vault.open(row.number, "sessions.number").split()
+    number = Number(subscriber, dialled, row.number_key)
     return Session(row.id, number, row.expires, row.erased)
 
 
