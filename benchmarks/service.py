@@ -86,8 +86,8 @@ def load(url: str, work: Path, connections: int, seconds: int, pause: int = 0) -
     ok, busy, other, late, failed, took, p50, p99 = map(float, re.search(r"TOLD (.*)", out)[1].split())
     who = f"{connections:>4} connections" + (f", {pause} ms between" if pause else "")
     return (
-        f"{who}: {ok / took:,.0f} cards/s, p50 {p50 / 1000:.1f} ms, p99 {p99 / 1000:.1f} ms; 503 {busy / took:,.0f} times/s, "
-        f"{other:.0f} other answers, {late:.0f} later than 2 s, {failed:.0f} failed"
+        f"{who}: {ok / took:,.0f} cards/s, p50 {p50 / 1000:.1f} ms, p99 {p99 / 1000:.1f} ms; "
+        f"503 {busy / took:,.0f} times/s, {other:.0f} other answers, {late:.0f} later than 2 s, {failed:.0f} failed"
     )
 
 

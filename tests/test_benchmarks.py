@@ -81,6 +81,19 @@ def test_the_cluster_says_the_same_as_the_threads(tmp_path):
     assert len({row["checksum"] for row in rows}) == 1
 
 
+def test_the_service_under_load(tmp_path):
+    pytest.importorskip("fastapi")
+    if shutil.which("wrk") is None:
+        pytest.skip("wrk is not installed")
+    command = [sys.executable, "-m", "benchmarks.service", "--cards", "500", "--seconds", "1", "--processes", "1"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = re.findall(r"(\d+) other answers, \d+ later than 2 s, (\d+) failed", done.stdout)
+    assert told == [("0", "0")] * 5, done.stdout
+
+
 def test_a_day_laid_from_another_is_that_day_shifted(tmp_path):
     settings = {"subscribers": 300, "pings_per_subscriber": 24, "days": 4, "files": 1, "cards": True}
     command = measure.python("travelcard.bench.data", "store", tmp_path / "country", json.dumps(settings))
