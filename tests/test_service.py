@@ -18,7 +18,7 @@ from served import Served, identity, numbers, postgres
 import travelcard as tc
 from travelcard.errors import InputError, mask
 from travelcard.service import signed
-from travelcard.service.access import claimed
+from travelcard.service.access import claimed, tidy
 from travelcard.service.database import METADATA
 from travelcard.service.desk import ROLES, add_operator
 from travelcard.service.lookups import settle
@@ -338,13 +338,18 @@ def test_codes_cannot_be_guessed_and_serve_once(service, client):
 
 def test_a_number_gets_a_code_a_minute_and_ten_a_day(service, client):
     number = {"number": "13900000004"}
-    service.clock.now = service.clock.now.replace(hour=0, minute=0, second=5)
+    service.clock.now = service.clock.now.replace(minute=0, second=55)
     sent = []
-    for _ in range(15):
-        sent += [client.post("/api/v1/codes", json=number).status_code for _ in range(2)]
-        service.clock.wait(seconds=60)
-    assert sent[:20] == [202, 429] * 10
-    assert set(sent[20:]) == {429}
+    for _ in range(12):
+        answers = [client.post("/api/v1/codes", json=number)]
+        service.clock.wait(seconds=59)  # the minute is another, but it is not over
+        answers.append(client.post("/api/v1/codes", json=number))
+        service.clock.wait(seconds=1)
+        sent += [answer.status_code for answer in answers]
+    assert sent == [202, 429] * 10 + [429] * 4
+    assert int(answers[-1].headers["retry-after"]) == 86_400 - 12 * 60 + 1
+    service.clock.wait(hours=24)
+    assert client.post("/api/v1/codes", json=number).status_code == 202
 
 
 def test_a_token_is_of_no_use_elsewhere_or_later(service, client):
@@ -392,6 +397,33 @@ def test_a_number_that_is_unknown_is_answered_as_any_other(service, client):
         answers.append([(a.status_code, a.text) for a in (sent, wrong, never)])
     assert answers[0] == answers[1]
     assert answers[0][1] == answers[0][2]
+
+
+def test_an_identity_is_not_guessed(service, client):
+    (number,) = numbers(service.store, "green")[:1]
+    head = service.token(client, number)
+    form = {"name": NAME, "declaration": {}, "agreed": True}
+    for n in range(11):
+        guess = form | {"identity": identity(n), "once": f"form-{n:08}"}
+        answer = client.post("/api/v1/health/applications", headers=head, json=guess)
+    assert reason(answer, 429) == "too_many"
+
+
+def test_what_is_on_record_goes_after_its_time(service, client):
+    (number,) = numbers(service.store, "green")[:1]
+    head = applied(service, client, number, 40)
+    for n, fever in enumerate((True, False)):
+        said = {"declaration": {"fever": fever}, "once": f"day-{n:05}"}
+        assert client.put("/api/v1/health/declaration", headers=head, json=said).status_code == 204
+    service.clock.wait(days=181)
+    tidy(service.context)
+    with service.context.engine.connect() as connection:
+        kept = {
+            name: connection.exec_driver_sql(f"SELECT count(*) FROM {name}").scalar()
+            for name in ("audit", "codes", "outbox", "sessions", "counters", "colours", "people", "declarations")
+        }
+    gone = dict.fromkeys(("audit", "codes", "outbox", "sessions", "counters"), 0)
+    assert kept == gone | {"colours": 1, "people": 1, "declarations": 3}
 
 
 INJECTIONS = (

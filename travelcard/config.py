@@ -127,6 +127,7 @@ class ServiceSection(_Section):
     token_minutes: int = Field(default=30, ge=1, le=1440)
     codes_a_minute: int = Field(default=6000, ge=1)
     an_address_an_hour: int = Field(default=600, ge=1)  # codes sent, and codes tried; a network may share one
+    keep_days: int = Field(default=180, ge=1)  # looks, earlier colours, what is decided
     in_flight: int = Field(default=64, ge=1)  # requests at a time in each process
     secure: bool = True  # cookies over TLS alone; false for a demo on this machine
 

@@ -229,10 +229,12 @@ def engine_of(url: str, folder: Path) -> Engine:
         parsed = make_url(url)
         if parsed.get_backend_name() == "sqlite":
             path = folder / (parsed.database or "service.db")
-            made = create_engine(f"sqlite:///{path.resolve()}", connect_args={"timeout": 30})
+            made = create_engine(f"sqlite:///{path.resolve()}", connect_args={"timeout": 30}, hide_parameters=True)
             event.listen(made, "connect", _prepared)
         elif parsed.get_backend_name() == "postgresql":
-            made = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_size=20, pool_pre_ping=True)
+            made = create_engine(
+                parsed.set(drivername="postgresql+psycopg"), pool_size=20, pool_pre_ping=True, hide_parameters=True
+            )
         else:
             raise InputError(f"[service] database is of {parsed.get_backend_name()}: expected sqlite or postgresql")
     except (ArgumentError, NoSuchModuleError) as error:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, Engine, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from travelcard.service.database import counters
 from travelcard.service.refusals import Refused
 
-__all__ = ["Limit", "count", "forget_old"]
+__all__ = ["Limit", "count", "count_alone", "forget_old"]
 
 
 class Limit(NamedTuple):
@@ -34,6 +34,12 @@ def count(connection: Connection, limit: Limit, whose: str, now: datetime) -> No
     here = (counters.c.what == row["what"]) & (counters.c.period == period)
     if connection.execute(select(counters.c.n).where(here)).scalar_one() > limit.most:
         raise Refused("too_many", wait=wait)
+
+
+def count_alone(engine: Engine, limit: Limit, whose: str, now: datetime) -> None:
+    """`count` in a transaction of its own: it stays counted, whatever becomes of the request."""
+    with engine.begin() as connection:
+        count(connection, limit, whose, now)
 
 
 def forget_old(connection: Connection, now: datetime) -> None:

@@ -30,6 +30,7 @@ from travelcard.service.database import (
     sessions,
 )
 from travelcard.service.ledgers import looks_at
+from travelcard.service.limits import Limit, count_alone
 from travelcard.service.refusals import Refused
 from travelcard.service.signed import issue, verify
 
@@ -45,6 +46,9 @@ __all__ = [
     "settle",
     "share",
 ]
+
+
+CORRECTIONS = Limit("corrections", 20, 86_400)  # of a number
 
 
 def card_of(context: Context, number: Number) -> Card:
@@ -132,6 +136,7 @@ def ask_for_correction(
     listed = {visit.place for visit in card.visits}
     if place not in listed or first > last or last - first > timedelta(days=62) or not reason.strip():
         raise Refused("bad_input", about="place, from, to, reason")
+    count_alone(context.engine, CORRECTIONS, session.number.key, context.clock())
     name = uuid.uuid4().hex
     row = {
         "id": name, "number_key": session.number.key, "place": place, "first": first, "last": last,
@@ -182,7 +187,8 @@ def erase(context: Context, session: Session) -> dict[str, Any]:
             for table in (colours, declarations) if others is not None else ():
                 connection.execute(delete(table).where(table.c.person == owner))  # they rest on this number, too
             if others is None:
-                connection.execute(delete(audit).where(audit.c.number_key == owner))
+                its = select(people.c.id).where((people.c.id == owner) | (people.c.guardian == owner))
+                connection.execute(delete(audit).where(audit.c.number_key.in_(its)))
                 connection.execute(delete(people).where(people.c.id == owner))
     settle(context)
     with context.engine.connect() as connection:

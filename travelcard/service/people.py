@@ -18,7 +18,7 @@ from travelcard.card import Card
 from travelcard.cards import cards
 from travelcard.errors import NotFound
 from travelcard.policy import Policy
-from travelcard.schema import VISITS
+from travelcard.schema import VISITS, zone
 from travelcard.service.access import Session
 from travelcard.service.context import Context, Number
 from travelcard.service.database import (
@@ -31,6 +31,7 @@ from travelcard.service.database import (
     people,
     statuses,
 )
+from travelcard.service.limits import Limit, count_alone
 from travelcard.service.refusals import Refused
 from travelcard.service.signed import issue
 from travelcard.store import in_force
@@ -64,6 +65,8 @@ DECLARED = {
     "symptoms": ("symptoms", "fever"),
     "contact": ("time_space", "close_contact"),
 }
+APPLICATIONS = Limit("applications", 10, 86_400)  # of a number: a name and an identity number are not to be guessed
+APPEALS = Limit("appeals", 20, 86_400)  # of a person
 CHILD, ELDER = 16, 60  # years: whom somebody else may apply for
 
 
@@ -141,6 +144,7 @@ def apply(
         raise Refused("not_authorised")
     if not name.strip() or len(name) > 100 or not once or len(once) > 64:
         raise Refused("bad_input", about="name, once")
+    count_alone(context.engine, APPLICATIONS, session.number.key, context.clock())
     guardian = person_of(context, session).id if ward else None
     if ward:
         today = context.today()
@@ -313,16 +317,16 @@ def recolour_all(context: Context) -> int:
 
 
 def _of_declaration(context: Context, policy: Policy, said: Row[Any] | None, as_of: date) -> list[dict[str, Any]]:
-    """The statuses that the newest declaration amounts to: on its day, and until it is taken back."""
+    """The statuses that the newest declaration amounts to: from its day on, until the next one."""
     if said is None:
         return []
     fever, symptoms, contact, _ = json.loads(context.vault.open(said.said, "declarations.said"))
     about = {status for rule in policy.colours for status in rule.statuses}
-    out = []
+    begin, out = said.at.astimezone(zone(context.tz)).date(), []
     for what, holds in (("fever", fever), ("symptoms", symptoms), ("contact", contact)):
         known_ones = [status for status in DECLARED[what] if status in about]
         if holds and known_ones:
-            out.append({"subscriber": 1, "status": known_ones[0], "from": as_of, "to": None})
+            out.append({"subscriber": 1, "status": known_ones[0], "from": min(begin, as_of), "to": None})
     return out
 
 
@@ -401,6 +405,7 @@ def appeal(context: Context, person: str, text: str, once: str) -> str:
     """Say that a colour is wrong: an operator decides. The same form sent again is the same appeal."""
     if not text.strip() or len(text) > 2000 or not once or len(once) > 64:
         raise Refused("bad_input", about="text, once")
+    count_alone(context.engine, APPEALS, person, context.clock())
     row = {
         "id": uuid.uuid4().hex, "person": person, "once": once, "at": context.clock(), "state": "open",
         "text": context.vault.seal(text, "appeals.text"),
