@@ -243,7 +243,7 @@ def share(context: Here, session: Mine) -> Token:
 
 
 @router.get("/scans/{token}", responses={410: {"model": Problem, "description": "scan"}})
-def scan(token: Annotated[str, Path(max_length=1000)], context: Here, client: Client) -> dict[str, Any]:
+def scan(token: Annotated[str, Path(max_length=1000)], context: Here) -> dict[str, Any]:
     """The card behind a scanned code. Who shows it sees that it was looked at."""
     _, found = lookups.scanned(context, token, "a checkpoint")
     return found.as_dict(places=context.places)

@@ -12,8 +12,7 @@ from travelcard.errors import mask
 from travelcard.service.context import Context
 from travelcard.service.database import appeals, corrections, operators, people, statuses
 from travelcard.service.lookups import settle
-from travelcard.service.people import _identity as identity_number
-from travelcard.service.people import recolour
+from travelcard.service.people import identity_number, recolour
 from travelcard.service.refusals import Refused
 from travelcard.service.vault import fingerprint, new_token
 

@@ -49,6 +49,7 @@ __all__ = [
     "hidden_identity",
     "hidden_name",
     "history_of_colours",
+    "identity_number",
     "is_known",
     "keys_of",
     "known_person",
@@ -100,7 +101,7 @@ def is_known(context: Context, name: str, identity: str) -> bool:
 
 def known_person(context: Context, name: str, identity: str) -> bool:
     """Enter somebody into that table: whether it was new."""
-    number = _identity(identity)
+    number = identity_number(identity)
     row = {"identity_key": context.vault.key("identity", number), "name_key": context.vault.key("name", _plain(name))}
     with context.engine.begin() as connection:
         return insert_once(connection, known, row)
@@ -110,7 +111,7 @@ def _plain(name: str) -> str:
     return " ".join(name.split()).casefold()
 
 
-def _identity(text: str) -> str:
+def identity_number(text: str) -> str:
     """A resident identity number (GB 11643) whose check digit, region and date of birth are right."""
     try:
         number = ric.compact(text).upper()
@@ -139,7 +140,7 @@ def apply(
         No consent, no such identity number, a person whom the verifier does not know, a ward of another age or with
         another guardian.
     """
-    number = _identity(identity)
+    number = identity_number(identity)
     if not agreed:
         raise Refused("not_authorised")
     if not name.strip() or len(name) > 100 or not once or len(once) > 64:
