@@ -108,7 +108,7 @@ class Site:
         words = ["-m", "travelcard", "serve", "--config", self.config, "--port", self.port, "--processes", 1]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([sys.executable, *map(str, words)], stdout=log, stderr=log)
-        for _ in range(300):
+        for _ in range(1200):  # beside other tests it takes longer
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
