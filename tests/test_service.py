@@ -119,6 +119,10 @@ def test_every_reason_for_nothing(service, client, tmp_path):
     for name, value in (("new_numbers", str(service.folder / "new.csv")), ("today", AS_OF)):
         object.__setattr__(service.context.settings, name, value)
     assert reason(client.get("/api/v1/card", headers=service.token(client, other)), 404) == "too_new"
+    object.__setattr__(service.context.settings, "today", LAST)  # tomorrow's cards are there already
+    (mine,) = numbers(service.store, "yellow")[:1]
+    early = client.get("/api/v1/card", headers=service.token(client, mine))
+    assert early.json()["as_of"] == str(LAST)
     object.__setattr__(service.context.settings, "today", AS_OF + timedelta(days=2))
     late = client.get("/api/v1/card", headers=service.token(client, number))
     assert reason(late, 404) == "out_of_date"

@@ -52,14 +52,13 @@ CORRECTIONS = Limit("corrections", 20, 86_400)  # of a number
 
 
 def card_of(context: Context, number: Number) -> Card:
-    """The newest card of a number; raises `Refused` with the reason that holds when there is nothing to show."""
+    """A number's card of today, or the newest before it; raises `Refused` where there is none, with the reason."""
     store, today = context.store, context.today()
     try:
-        dates = store.days("cards")
-        oldest = today - timedelta(days=context.settings.max_age)
-        if not dates or dates[-1] < oldest:
+        as_of = max((day for day in store.days("cards") if day <= today), default=date.min)
+        if as_of < today - timedelta(days=context.settings.max_age):
             raise Refused("out_of_date")
-        card = store.card(number.subscriber, as_of=dates[-1])
+        card = store.card(number.subscriber, as_of=as_of)
     except NotFound as error:
         since = context.since(number)
         if since is not None and since > today - timedelta(days=14):
