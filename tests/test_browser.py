@@ -173,6 +173,19 @@ def test_from_the_first_page_to_a_green_a_yellow_and_a_red_code(page, site, chro
     assert page.locator("tbody tr").count() == 4
 
 
+def test_the_other_language_is_one_step_away_from_every_page(page, site):
+    other = {"zh": "en", "en": "zh"}[page.language]
+    signed_in(page, site, numbers(site.store, "green")[6 + ["zh", "en"].index(page.language)], CARD)
+    for path in ("/", "/sign-in?next=health", "/card", "/why", "/nowhere"):
+        page.goto(site.url + path)
+        page.locator("header a[hreflang]").click()
+        assert page.locator("html").get_attribute("lang") == {"zh": "zh-CN", "en": "en"}[other]
+        assert page.url.startswith(site.url + path.split("?")[0])
+        page.locator("header a[hreflang]").click()
+    page.goto(site.url + "/sign-in?next=health&lang=" + other)
+    assert page.locator("input[name=next]").get_attribute("value") == "health"
+
+
 def test_a_form_that_is_not_ours_is_refused(page, site):
     page.goto(site.url + "/sign-in")
     page.locator("input[name=form]").evaluate("node => node.value = 'x'")

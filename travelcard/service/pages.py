@@ -52,12 +52,14 @@ def page(request: Request, name: str, /, status: int = 200, **values: Any) -> HT
     def t(zh: str, en: str) -> str:
         return zh if language == "zh" else en
 
-    context = context_of(request)
+    context, other = context_of(request), "en" if language == "zh" else "zh"
+    here = request.url if request.method == "GET" else request.url.replace(path="/sign-in", query="")
+    here = here.include_query_params(lang=other)  # of what was sent there is no page to come back to
     form = request.cookies.get("form") or new_token()
     text = _templates.get_template(name).render(
-        t=t, language=language, other="en" if language == "zh" else "zh", path=request.url.path,
+        t=t, language=language, other=other, elsewhere=f"{here.path}?{here.query}",
         colours=COLOUR_WORDS[language], form=context.vault.key("form", form), once=new_token()[:32],
-        when=lambda moment: f"{moment.astimezone(zone(context.tz)):%Y-%m-%d %H:%M}", today=context.today(), **values,
+        when=lambda moment: f"{moment.astimezone(zone(context.tz)):%Y-%m-%d %H:%M}", **values,
     )  # fmt: skip
     answer = HTMLResponse(text, status, headers={"content-language": language})
     for cookie, value in (("lang", language), ("form", form)):
