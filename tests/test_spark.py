@@ -98,7 +98,7 @@ def run(folder: Path, engine, *, days=DAYS, key: str | None = None) -> tc.Store:
     """Days of a country with an engine: what `travelcard run` does."""
     config = Config.read(folder / "travelcard.toml")
     store = tc.Store(
-        folder / "store", asked={"buckets": config.buckets}, key=None if key is None else tc.Pseudonyms(key)
+        folder / "store", asked={"buckets": config.buckets or 64}, key=None if key is None else tc.Pseudonyms(key)
     )
     for day in days:
         as_of = day + timedelta(days=1)
