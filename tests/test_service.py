@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import nights
+import polars as pl
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -22,7 +23,7 @@ from travelcard.service.access import claimed, tidy
 from travelcard.service.database import METADATA
 from travelcard.service.desk import ROLES, add_operator
 from travelcard.service.lookups import settle
-from travelcard.service.people import known_person, recolour_all
+from travelcard.service.people import known_person, recolour_all, together
 
 NAME = "张三"
 
@@ -253,6 +254,22 @@ def test_several_numbers_of_one_person_are_one_code(service, client):
     assert after[0] == alone
 
 
+def test_a_place_that_one_number_only_passed_through_is_visited_where_another_stayed():
+    start = datetime(2022, 3, 14, tzinfo=UTC)
+
+    def seen(number: int, hours: int) -> pl.DataFrame:
+        times = [start + timedelta(hours=number), start + timedelta(hours=number + hours)]
+        pings = pl.DataFrame({"subscriber": [number] * 2, "time": times, "place": ["330100"] * 2})
+        return tc.visits(tc.stays(pings), as_of=AS_OF, policy=tc.Policy.preset("healthcode-9th"))
+
+    for hours in ((1, 5), (5, 1)):
+        (row,) = together([seen(n, h) for n, h in enumerate(hours, 1)]).rows(named=True)
+        assert (row["transit"], row["longest_s"], row["days"]) == (False, 5 * 3600, 1)
+        assert row["first"] == start + timedelta(hours=1)
+        assert row["last"] == start + timedelta(hours=max(1 + hours[0], 2 + hours[1]))
+    assert together([seen(n, 1) for n in (1, 2)])["transit"].item()
+
+
 def test_a_status_changes_a_code_at_the_latest_in_the_night(service, client):
     (number,) = numbers(service.store, "green")[:1]
     (service.folder / "statuses.csv").write_text(f"subscriber,status,from,to\n{number},fever,{LAST},\n")
@@ -289,6 +306,8 @@ def test_who_may_apply(service, client):
     assert code_of(client, head, ward=ward)["name"] == "张*"
     assert [one["id"] for one in client.get("/api/v1/health/wards", headers=head).json()] == [ward]
     stranger = applied(service, client, other, 8)
+    theirs = form | {"name": "张小", "identity": child, "ward": True, "once": "form-00000004"}
+    assert reason(client.post("/api/v1/health/applications", headers=stranger, json=theirs), 403) == "forbidden"
     answer = client.get("/api/v1/health/code", headers=stranger, params={"ward": ward})
     assert reason(answer, 404) == "no_application"
 
@@ -331,6 +350,7 @@ def test_codes_cannot_be_guessed_and_serve_once(service, client):
     assert reason(client.post("/api/v1/tokens", json=right), 401) == "code"  # five tries are over
     right["code"] = service.code(client, number)
     assert client.post("/api/v1/tokens", json=right).status_code == 201
+    assert [claimed(service.context)[0][what] for what in ("sent", "claimed")] == [2, 1]
     assert reason(client.post("/api/v1/tokens", json=right), 401) == "code"
     object.__setattr__(service.context.settings, "an_address_an_hour", 50)
     for n in range(60):

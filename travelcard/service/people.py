@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -57,6 +57,7 @@ __all__ = [
     "recolour",
     "recolour_all",
     "ticket",
+    "together",
     "wards_of",
 ]
 
@@ -340,6 +341,20 @@ def _of_list(context: Context, phones: Iterable[Number], as_of: date) -> list[di
     return [{**row, "subscriber": 1} for row in listed.to_pylist() if str(row["subscriber"]) in wanted]
 
 
+def together(seen: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """The visits of several numbers as one person's: listed where one of them is, from the first ping to the last.
+
+    Days and the longest stay are those of the number that has most: the numbers may have been in one pocket.
+    """
+    by_place = (
+        pl.concat(seen)
+        .group_by("place")
+        .agg(pl.min("first"), pl.max("last"), pl.max("days", "longest_s", "days_seen"), pl.col("transit").all())
+    )
+    whole = by_place.with_columns(pl.col("days_seen").max(), subscriber=pl.lit(1, pl.Int64))
+    return whole.select(VISITS.arrow().names).sort("place")
+
+
 def _card(context: Context, policy: Policy, phones: list[Number], told: list[dict[str, Any]], as_of: date) -> Card:
     """One card for one person: what each number's window holds, put together by place."""
     store, seen = context.store, []
@@ -355,19 +370,8 @@ def _card(context: Context, policy: Policy, phones: list[Number], told: list[dic
             seen.append(
                 visits(stays, as_of=as_of, policy=policy, corrections=on_record, tz=context.tz, max_silence=silence)
             )
-    table = pl.concat([frame.with_columns(subscriber=pl.lit(1, pl.Int64)) for frame in seen]) if seen else None
-    if table is not None:
-        joined = table.group_by("subscriber", "place").agg(
-            pl.min("first"),
-            pl.max("last"),
-            pl.max("days"),
-            pl.max("longest_s"),
-            pl.col("transit").all(),
-            pl.max("days_seen"),
-        )
-        table = joined.sort("subscriber", "place")
     made = cards(
-        VISITS.arrow().empty_table() if table is None else table.select(VISITS.arrow().names),
+        together(seen) if seen else VISITS.arrow().empty_table(),
         as_of=as_of, policy=policy, risk=context.config.risk_on(as_of, policy), tz=context.tz, places=context.places,
         statuses=pl.DataFrame(told, schema=STATUSES_FRAME) if told else None,
         subscribers=pl.DataFrame({"subscriber": [1]}),
