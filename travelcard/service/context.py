@@ -6,7 +6,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,7 @@ class Context:
             raise InputError(f"[service] {name!r} names no function: expected module:name") from error
 
 
+@lru_cache(maxsize=1)
 def _known_since(path: str, _: int) -> dict[str, date]:
     rows = KNOWN_SINCE.read(read_table(path, "subscriber"), where=path)
     return {
