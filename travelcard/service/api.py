@@ -222,17 +222,13 @@ async def card(request: Request) -> Response:
 @router.get("/card/why")
 def why(context: Here, session: Mine) -> dict[str, Any]:
     """The evidence: stays, transit, rules, corrections, as `travelcard explain --json` has it."""
-    found = lookups.evidence_of(context, session)
-    context.audit.put(session.number.key, "self", "evidence", context.clock()).result()
-    return found.as_dict()
+    return lookups.evidence_of(context, session).as_dict()
 
 
 @router.get("/cards")
 def earlier(context: Here, session: Mine) -> dict[str, Any]:
     """The cards of all dates that are kept, and why each differs from the one before."""
-    found = lookups.history_of(context, session)
-    context.audit.put(session.number.key, "self", "history", context.clock()).result()
-    return found.as_dict()
+    return lookups.history_of(context, session).as_dict()
 
 
 @router.get("/card/qr")

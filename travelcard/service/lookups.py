@@ -84,7 +84,7 @@ def mine(context: Context, session: Session) -> Card:
 
 
 def evidence_of(context: Context, session: Session) -> Explanation:
-    """Why everything is on the card."""
+    """Why everything is on the card; that it was looked at is on record."""
     card, number = mine(context, session), session.number
     try:
         risk = context.config.risk_on(card.as_of, card.policy)
@@ -92,13 +92,17 @@ def evidence_of(context: Context, session: Session) -> Explanation:
         if card.policy.needs_risk and context.config.risk is not None:
             raise
         risk = None  # this machine has the store, and not the carrier's lists: areas are not named
-    return context.store.explain(number.subscriber, as_of=card.as_of, risk=risk, places=context.places)
+    found = context.store.explain(number.subscriber, as_of=card.as_of, risk=risk, places=context.places)
+    context.audit.put(number.key, "self", "evidence", context.clock()).result()
+    return found
 
 
 def history_of(context: Context, session: Session) -> History:
-    """The cards of all dates that are kept."""
+    """The cards of all dates that are kept; that they were looked at is on record."""
     mine(context, session)
-    return history(context.store, session.number.subscriber, places=context.places)
+    found = history(context.store, session.number.subscriber, places=context.places)
+    context.audit.put(session.number.key, "self", "history", context.clock()).result()
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------- a checkpoint

@@ -205,16 +205,13 @@ def scan(request: Request, context: Here, token: Annotated[str, Path(max_length=
 @router.get("/why")
 def why(request: Request, context: Here, session: Mine) -> Response:
     found = lookups.evidence_of(context, session)
-    context.audit.put(session.number.key, "self", "evidence", context.clock()).result()
-    card_ = lookups.mine(context, session)
     language = language_of(request)
-    return page(request, "why.html", reasons=card_.why(language, places=context.places), text=found.text(language))
+    return page(request, "why.html", reasons=found.card.why(language, places=context.places), text=found.text(language))
 
 
 @router.get("/history")
 def earlier(request: Request, context: Here, session: Mine) -> Response:
     found = lookups.history_of(context, session)
-    context.audit.put(session.number.key, "self", "history", context.clock()).result()
     return page(request, "history.html", text=found.text(language_of(request)))
 
 
