@@ -21,6 +21,7 @@ ORDER = [
     "borders",
     "places",
     "pages",
+    "decode",
     "sources",
     "cells",
     "locations",

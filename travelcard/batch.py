@@ -26,14 +26,15 @@ from travelcard.cards import cards_of, check_risk
 from travelcard.erasure import writing
 from travelcard.errors import GateError, InputError
 from travelcard.gate import Gate, accepted, measures
-from travelcard.ingest import Counts, Sifted, decided, numbers, refuse_misread, sift
+from travelcard.ingest import Counts, Numbers, numbers, parts, refuse_misread, sift, taken
 from travelcard.ledger import Step, append, row_of
 from travelcard.locations import Inventory, Sieve, sieve, silent
+from travelcard.pages import Desk
 from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, STATUSES, STAYS, Table, a_date, bucket_of
-from travelcard.sources import Piece, Reading, pieces_of
+from travelcard.sources import Batch, Piece, Reading, pieces_of
 from travelcard.stays import Packing, Room, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import NEEDED, visits_of_runs, window_of
@@ -60,7 +61,7 @@ def threads_here() -> int:
 
 def _workers() -> int:
     """A thread per processor and one more, since Polars decodes for them in threads of its own."""
-    return threads_here() + 1
+    return threads_here() + int(os.environ.get("TW", "1"))
 
 
 @contextmanager
@@ -81,29 +82,33 @@ class Hand:
     """What one thread has met while reading."""
 
     arena: Arena
+    desk: Desk = field(default_factory=Desk)
     rejects: list[pa.Table] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
 
     def read(self, piece: Piece, number: int, reading: Reading, wanted: Sieve) -> None:
         """Sift a piece of the input and put its clean pings into buckets."""
-        for batch in piece.batches():
-            plain = numbers(batch, reading, wanted)
+        for part in parts(piece, reading, wanted, self.desk):
+            plain = numbers(part, reading, wanted)
             if plain is None:
-                for sifted in sift(batch, reading, wanted):
-                    self._take(sifted, number, piece.file)
-                continue
-            rest, quarters = self.arena.put_numbers(plain, wanted, number)
-            clean, local = len(batch) - len(rest), wanted.local // 900
-            elsewhere = int(quarters[max(local, 0) : local + 96].sum()) if plain.guessed else 0
-            self.counts.add(Counts(clean, naive=plain.guessed * clean, naive_elsewhere=elsewhere, quarters=quarters))
-            if len(rest):
-                self._take(decided(batch.take(rest), reading, wanted), number, piece.file)
+                self._sift(part, reading, wanted, number)
+            elif len(rest := self._put(plain, wanted, number)):
+                self._sift(taken(part, rest), reading, wanted, number)
 
-    def _take(self, sifted: Sifted, number: int, file: str) -> None:
-        self.counts.add(sifted.counts)
-        if sifted.rejects is not None:
-            self.rejects.append(sifted.rejects)
-        self.arena.put(sifted, number, file)
+    def _put(self, plain: Numbers, wanted: Sieve, number: int) -> np.ndarray:
+        """Put what is plainly clean, and count it: the rows left over."""
+        rest, quarters = self.arena.put_numbers(plain, wanted, number)
+        clean, local = len(plain.times) - len(rest), wanted.local // 900
+        elsewhere = int(quarters[max(local, 0) : local + 96].sum()) if plain.guessed else 0
+        self.counts.add(Counts(clean, naive=plain.guessed * clean, naive_elsewhere=elsewhere, quarters=quarters))
+        return rest
+
+    def _sift(self, batch: Batch, reading: Reading, wanted: Sieve, number: int) -> None:
+        for sifted in sift(batch, reading, wanted):
+            self.counts.add(sifted.counts)
+            if sifted.rejects is not None:
+                self.rejects.append(sifted.rejects)
+            self.arena.put(sifted, number, batch.file)
 
 
 def _read(

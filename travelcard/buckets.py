@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from travelcard.compiled import compiled, shift_of
+from travelcard.compiled import compiled
 from travelcard.errors import InputError
 from travelcard.ingest import QUARTERS, Numbers, Sifted, second_of
-from travelcard.locations import Sieve, expect, location_of
+from travelcard.locations import Sieve
 from travelcard.schema import REJECTED, SECOND_SHIFT
 from travelcard.sources import text_bytes
 from travelcard.stays import Packing, Room, codes, pages, renumber
@@ -92,13 +92,10 @@ def _put_numbers(
     ids,
     words,
     times,
-    cells,
-    valid,
+    locations,
     unit,
     start,
     length,
-    base,
-    table,
     shift,
     piece,
     row,
@@ -109,17 +106,13 @@ def _put_numbers(
     """Decide rows of numbers and write the clean pings, from a row on: (row reached, left over).
 
     Clean in this one pass is what is plainly so; the other rows are listed in `rest`, after its first `n`. `most` is
-    how many ids there may be from the chunks' base on, `valid` a bitmap of the rows without a null. The pings of each
-    quarter of an hour are counted in `quarters`.
+    how many ids there may be from the chunks' base on. The pings of each quarter of an hour are counted in `quarters`.
     """
     begin, span = start * unit, np.uint64(length * unit)
-    slots = shift_of(table)
     for i in range(row, len(ids)):
         since = np.uint64(times[i] - begin)  # wraps round for what lies before the day, as ids do below
-        expect(cells, i, base, table, slots)
-        location = location_of(cells[i], base, table, slots)
-        whole = valid[i >> 3] >> (i & 7) & 1
-        if whole and np.uint64(ids[i] - chunks.base) < most and since < span and location >= 0:
+        location = locations[i]
+        if np.uint64(ids[i] - chunks.base) < most and since < span and location >= 0:
             second = second_of(since, unit)
             if not _put(chunks, words[i], ids[i], second << shift | np.uint64(location), piece):
                 return i, n
@@ -333,9 +326,8 @@ class Arena:
         row = left = 0
         while True:
             row, left = _put_numbers(
-                self._chunks, self._most, ids, words, numbers.times, numbers.cells, numbers.valid, numbers.unit,
-                sieve.start, sieve.length, sieve.cell_base, sieve.cell_table, np.uint64(self.packing.shift),
-                piece, row, quarters, rest, left,
+                self._chunks, self._most, ids, words, numbers.times, numbers.locations, numbers.unit,
+                sieve.start, sieve.length, np.uint64(self.packing.shift), piece, row, quarters, rest, left,
             )  # fmt: skip
             if row == len(ids):
                 return rest[:left].copy(), quarters

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-__all__ = ["compiled", "prefetch", "shift_of", "slot_of"]
+__all__ = ["compiled", "prefetch", "shift_of", "slot_of", "word_at"]
 
 # Not the word of schema.bucket_of: the ids of one bucket agree in the top bits of that product.
 _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
@@ -46,6 +46,18 @@ def shift_of(table: np.ndarray) -> np.uint64:
     while np.uint64(len(table)) >> (np.uint64(64) - shift) > np.uint64(1):
         shift -= np.uint64(1)
     return shift
+
+
+@intrinsic
+def word_at(_: Any, array: Any, index: Any) -> Any:
+    """In a compiled loop: eight bytes of an array of bytes from array[index] on, wherever that is, as a word."""
+
+    def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        at = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(64).as_pointer())
+        return builder.load(at, align=1)
+
+    return types.uint64(array, types.int64), generated
 
 
 @intrinsic

@@ -72,6 +72,11 @@ def hidden(text: str) -> str:
     return re.sub(r"\d{7,}", lambda digits: mask(digits[0]), text)
 
 
+def broken(path: str, error: Exception) -> InputError:
+    """What is raised for a file of the input that cannot be read to its end."""
+    return InputError(f"{path} cannot be read to its end (truncated, damaged, or of another kind): {error}")
+
+
 def one_line(error: Exception) -> str:
     """The first line of what a library says, with the causes that Delta's sets below it, and without its colours."""
     first, *rest = re.sub(r"\x1b\[\d+m", "", str(error)).splitlines() or [type(error).__name__]

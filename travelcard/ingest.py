@@ -13,8 +13,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from travelcard.compiled import compiled
+from travelcard.decode import NONE, Block, Values
 from travelcard.errors import InputError
-from travelcard.locations import Inventory, Sieve, by_position, floats, integers, locations_of, sieve
+from travelcard.locations import (
+    MISSING,
+    UNSEEN,
+    Inventory,
+    Sieve,
+    by_plmn,
+    by_position,
+    find,
+    find_words,
+    floats,
+    integers,
+    locations_of,
+    sieve,
+)
+from travelcard.pages import Desk
 from travelcard.places import Places
 from travelcard.schema import (
     MAX_PLACES,
@@ -25,14 +40,14 @@ from travelcard.schema import (
     SECONDS,
     a_date,
 )
-from travelcard.sources import Batch, Reading, as_text, is_number, pieces_of, text_bytes
+from travelcard.sources import Batch, Piece, Reading, as_text, is_number, pieces_of, text_bytes
 
 __all__ = ["read_pings"]
 
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 QUARTERS = 100  # of an hour, that the longest day has: 25 hours
 _BLOCK = 1 << 18  # rows decided at a time: what is made once a block no longer counts, and it is some 30 MB
-_NULL_TIME, _BAD_TIME = np.iinfo(np.int64).min, np.iinfo(np.int64).min + 1
+_NULL_TIME, _BAD_TIME = NONE, NONE + 1
 _WITHOUT_VALUE = [REASONS.index(reason) for reason in ("null_subscriber", "null_time", "null_cell")]
 _OUTSIDE_DAY = REASONS.index("outside_day")
 _ABOUT_TIME = [REASONS.index("bad_time"), _OUTSIDE_DAY]
@@ -244,45 +259,98 @@ class Sifted:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """A batch whose times and cells are numbers: int64, and a bitmap of the rows without a null.
+    """Rows whose times are numbers and whose locations are known; what is missing is below zero.
 
     Subscribers are numbers too, or text that is still to be numbered.
     """
 
     ids: np.ndarray | pa.Array
     times: np.ndarray
-    cells: np.ndarray
-    valid: np.ndarray
+    locations: np.ndarray
     unit: int
     guessed: bool  # times were taken for UTC without being told
 
 
-def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
-    """The batch as numbers, or None where a time or cell is none, a time is local, or integers are written as text."""
-    if "cell" not in batch.columns or not len(sieve.cell_table) or not len(batch):
+def parts(piece: Piece, reading: Reading, sieve: Sieve, desk: Desk) -> Iterator[Batch | Block]:
+    """The rows of a piece in parts; as a block where it has one and cells are looked up by their numbers."""
+    if piece.block is not None and len(sieve.cell_table) and reading.timezone in (None, "UTC"):
+        yield piece.block(desk)
+    else:
+        yield from piece.batches()
+
+
+def numbers(part: Batch | Block, reading: Reading, sieve: Sieve) -> Numbers | None:
+    """The rows as numbers, or None where a time or cell is none, a time is local, or integers are written as text."""
+    if not len(part):
         return None
-    if batch.numeric != pa.types.is_integer(batch.columns["subscriber"].type):
-        return None
-    columns = [batch.columns[name] for name in ("subscriber", "time", "cell")]
-    time = columns[1].type
-    local = pa.types.is_timestamp(time) and time.tz is None and reading.timezone not in (None, "UTC")
-    if local or not all(pa.types.is_integer(c.type) or pa.types.is_timestamp(c.type) for c in columns[1:]):
-        return None
-    valid = pc.and_(pc.and_(columns[0].is_valid(), columns[1].is_valid()), columns[2].is_valid())
-    if valid.offset % 8:
-        valid = pa.concat_arrays([valid, pa.array([], pa.bool_())])  # a copy, from bit 0 on
-    bits = np.frombuffer(valid.buffers()[1], np.uint8)[valid.offset // 8 :]
-    unit = _UNITS[time.unit if pa.types.is_timestamp(time) else reading.time_unit or ""]
+    time = part.columns["time"].type
+    unit = _UNITS[time.unit if pa.types.is_timestamp(time) else reading.time_unit or "s"]
     guessed = pa.types.is_timestamp(time) and time.tz is None and reading.timezone is None
-    ids = _raw(columns[0]) if batch.numeric else as_text(columns[0])
-    return Numbers(ids, _raw(columns[1]), _raw(columns[2]), bits, unit, guessed)
+    if isinstance(part, Block):
+        ids, times, cells = (part.columns[name] for name in ("subscriber", "time", "cell"))
+        return Numbers(ids.values, times.values, _located(cells, part.columns.get("plmn"), sieve), unit, guessed)
+    if not _plain(part, reading, sieve):
+        return None
+    ids, times, cells = (part.columns[name] for name in ("subscriber", "time", "cell"))
+    locations = find(_raw(cells), sieve)
+    if cells.null_count:
+        locations[cells.is_null().to_numpy(zero_copy_only=False)] = MISSING
+    return Numbers(_raw(ids) if part.numeric else as_text(ids), _raw(times), locations, unit, guessed)
+
+
+def taken(part: Batch | Block, rows: np.ndarray) -> Batch:
+    """Some rows of a part, by their places in it."""
+    if isinstance(part, Batch):
+        return part.take(rows)
+    return Batch(part.file, part.take(rows), part.numeric, part.row, rows)
+
+
+def _plain(batch: Batch, reading: Reading, sieve: Sieve) -> bool:
+    """Whether times and cells are numbers, no time is local, and integers are not written as text."""
+    kinds = {name: column.type for name, column in batch.columns.items()}
+    if "cell" not in kinds or not len(sieve.cell_table) or batch.numeric != pa.types.is_integer(kinds["subscriber"]):
+        return False
+    time = kinds["time"]
+    if pa.types.is_timestamp(time) and time.tz is None and reading.timezone not in (None, "UTC"):
+        return False
+    return all(pa.types.is_integer(kind) or pa.types.is_timestamp(kind) for kind in (time, kinds["cell"]))
+
+
+def _located(cells: Values, plmn: Values | None, sieve: Sieve) -> np.ndarray:
+    """The location of every row of a block, by cell or else by plmn."""
+    if cells.words is None:
+        out = find(cells.values, sieve)
+        if cells.valid is not None:
+            out[cells.valid == 0] = MISSING
+    else:
+        out = np.empty(len(cells.values), np.int32)
+        find_words(
+            cells.values,
+            cells.words,
+            np.full(len(cells.words), UNSEEN, np.int32),
+            sieve.cell_base,
+            sieve.cell_table,
+            out,
+        )
+    if cells.valid is not None and plmn is not None and plmn.words is not None:
+        _roaming(plmn.values, by_plmn(plmn.words, sieve), out)
+    return out
+
+
+@compiled
+def _roaming(plmn, meaning, locations):
+    """Put the location of a plmn where no cell is."""
+    for i in range(len(plmn)):
+        if locations[i] == MISSING and plmn[i] >= 0:
+            locations[i] = meaning[plmn[i]]
 
 
 def _raw(array: pa.Array) -> np.ndarray:
-    """A column of integers or timestamps as int64, whatever under nulls; too large a number comes out below zero."""
+    """A column of integers or timestamps as int64, NONE where it is null; too large a number comes out below zero."""
     if array.type.bit_width == 64:
+        array = pc.fill_null(array.view(pa.int64()), NONE) if array.null_count else array
         return np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array)]
-    return np.asarray(pc.fill_null(array, 0).to_numpy().astype(np.int64))
+    return np.asarray(pc.fill_null(array.cast(pa.int64()), NONE).to_numpy())
 
 
 def sift(batch: Batch, reading: Reading, sieve: Sieve) -> Iterator[Sifted]:

@@ -19,13 +19,16 @@ from travelcard.schema import MAX_PLACES, REASONS, midnights
 from travelcard.sources import as_text
 
 __all__ = [
+    "MISSING",
+    "UNSEEN",
     "Inventory",
     "Sieve",
+    "by_plmn",
     "by_position",
-    "expect",
+    "find",
+    "find_words",
     "floats",
     "integers",
-    "location_of",
     "locations_of",
     "mark",
     "seen",
@@ -49,7 +52,8 @@ def reason(index: int) -> int:
     return -1 - index
 
 
-_MISSING, _NOWHERE = reason(_UNKNOWN_CELL), reason(_NO_PLACE)
+MISSING, _UNKNOWN, _NOWHERE = reason(_NULL_CELL), reason(_UNKNOWN_CELL), reason(_NO_PLACE)
+UNSEEN = np.iinfo(np.int32).min  # of a word of a dictionary that no ping has named so far
 _LOW = np.uint64(17)  # bits of a slot behind the id: whether a ping has named the cell, and its location
 _SEEN = 1 << 16
 _AHEAD = 16  # rows
@@ -67,7 +71,7 @@ def _located(places: np.ndarray, inner: np.ndarray, meaning: np.ndarray) -> np.n
 
 
 @compiled
-def expect(cells: np.ndarray, row: int, base: int, table: np.ndarray, shift: np.uint64) -> None:
+def _expect(cells: np.ndarray, row: int, base: int, table: np.ndarray, shift: np.uint64) -> None:
     """Have the slots fetched in which the search for the cell some rows further on begins.
 
     A table of 5 million cells fits no cache: a loop that waits for each slot spends 60 ns a row, with this 27.
@@ -80,7 +84,7 @@ def _enter(cells: np.ndarray, base: int, locations: np.ndarray, table: np.ndarra
     """Enter cells into a table whose slots are all free."""
     mask, shift = np.uint64(len(table) - 1), shift_of(table)
     for row in range(len(cells)):
-        expect(cells, row, base, table, shift)
+        _expect(cells, row, base, table, shift)
         key = cells[row] - base
         h = slot_of(np.uint64(key), shift)
         while table[h] != -1:
@@ -128,10 +132,15 @@ def _entry(cell, base, table, shift):
 
 
 @compiled
-def location_of(cell: int, base: int, table: np.ndarray, shift: np.uint64) -> int:
+def _location_of(cell: int, base: int, table: np.ndarray, shift: np.uint64) -> int:
     """The location of a cell's id; below zero the reason why it has none."""
     found = _entry(cell, base, table, shift)
-    return found - 1 if found <= 0x8000 else _NOWHERE if found <= 0xFFFF else _MISSING
+    return found - 1 if found <= 0x8000 else _NOWHERE if found <= 0xFFFF else _UNKNOWN
+
+
+def find(cells: np.ndarray, sieve: Sieve) -> np.ndarray:
+    """The locations of cells by their ids."""
+    return np.asarray(_find(cells, sieve.cell_base, sieve.cell_table))
 
 
 @compiled
@@ -140,9 +149,26 @@ def _find(cells: np.ndarray, base: int, table: np.ndarray) -> np.ndarray:
     out = np.empty(len(cells), np.int32)
     shift = shift_of(table)
     for i in range(len(cells)):
-        expect(cells, i, base, table, shift)
-        out[i] = location_of(cells[i], base, table, shift)
+        _expect(cells, i, base, table, shift)
+        out[i] = _location_of(cells[i], base, table, shift)
     return out
+
+
+@compiled
+def find_words(index, words, meaning, base, table, out):
+    """The locations of cells by their indices among words, where -1 is none.
+
+    A word is looked up when a ping first names it: that is what marks its cell, and there are far fewer words than
+    pings.
+    """
+    shift = shift_of(table)
+    for i in range(len(index)):
+        k = index[i]
+        location = meaning[k] if k >= 0 else MISSING
+        if location == UNSEEN:
+            location = _location_of(words[k], base, table, shift)
+            meaning[k] = location
+        out[i] = location
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +285,9 @@ def _by_cell(cells: pa.Array, sieve: Sieve) -> np.ndarray:
         raise InputError("these pings name cells, but there is no cell inventory: pass cells=, or [cells] path")
     if len(sieve.cell_table):
         values, whole = integers(cells)
-        out = _find(values, sieve.cell_base, sieve.cell_table)
+        out = find(values, sieve)
         if not whole.all():
-            out[~whole] = _MISSING
+            out[~whole] = _UNKNOWN
     else:
         if pa.types.is_integer(sieve.cells.type):
             values, whole = integers(cells)
@@ -270,10 +296,10 @@ def _by_cell(cells: pa.Array, sieve: Sieve) -> np.ndarray:
             encoded = pc.dictionary_encode(as_text(cells))
         row = _rows_of(pl.Series(encoded.dictionary), pl.Series(sieve.cells))
         sieve.named[row[row >= 0]] = True
-        known = np.append(np.append(sieve.cell_locations, _MISSING)[row], _MISSING)  # row -1: not there
+        known = np.append(np.append(sieve.cell_locations, _UNKNOWN)[row], _UNKNOWN)  # row -1: not there
         out = known[pc.fill_null(encoded.indices, len(row)).to_numpy()].astype(np.int32)
     if cells.null_count:
-        out[pc.is_null(cells).to_numpy(zero_copy_only=False)] = reason(_NULL_CELL)
+        out[pc.is_null(cells).to_numpy(zero_copy_only=False)] = MISSING
     return out
 
 
@@ -313,11 +339,11 @@ def by_position(lat: np.ndarray, lon: np.ndarray, accuracy: np.ndarray | None, s
     return np.asarray(_meant(good, place, inner, 2 * sieve.place_index))
 
 
-def _by_plmn(plmn: pa.Array, sieve: Sieve) -> np.ndarray:
+def by_plmn(plmn: pa.Array, sieve: Sieve) -> np.ndarray:
     """Locations of roaming pings: the country of the first three digits; always inner; a null is `null_cell`."""
     encoded = pc.dictionary_encode(as_text(plmn), null_encoding="encode")
     meaning = [
-        reason(_NULL_CELL) if text is None else sieve.countries.get(text[:3], -1) * 2 + 1
+        MISSING if text is None else sieve.countries.get(text[:3], -1) * 2 + 1
         for text in encoded.dictionary.to_pylist()
     ]
     known = np.array([_NOWHERE if m == -1 else m for m in meaning], np.int32)
@@ -336,7 +362,7 @@ def locations_of(columns: Mapping[str, pa.Array], rows: int, sieve: Sieve) -> tu
     cell = columns.get("cell")
     if cell is not None and not cell.null_count:
         return _by_cell(cell, sieve), None
-    out = np.full(rows, reason(_NULL_CELL), np.int32)
+    out = np.full(rows, MISSING, np.int32)
     open_ = np.ones(rows, bool)
     if (has := _present(cell)) is not None:
         out[has] = _by_cell(cell.filter(pa.array(has)), sieve)  # type: ignore[union-attr]
@@ -353,5 +379,5 @@ def locations_of(columns: Mapping[str, pa.Array], rows: int, sieve: Sieve) -> tu
         open_ &= ~has
     if (has := _present(columns.get("plmn"))) is not None:
         has &= open_
-        out[has] = _by_plmn(columns["plmn"].filter(pa.array(has)), sieve)
+        out[has] = by_plmn(columns["plmn"].filter(pa.array(has)), sieve)
     return out, positioned
