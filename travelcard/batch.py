@@ -23,10 +23,11 @@ import pyarrow.compute as pc
 
 from travelcard.buckets import Arena, gather, ranked
 from travelcard.cards import cards_of, check_risk
+from travelcard.decode import Block
 from travelcard.erasure import writing
 from travelcard.errors import GateError, InputError
 from travelcard.gate import Gate, accepted, measures
-from travelcard.ingest import Counts, Numbers, numbers, parts, refuse_misread, sift, taken
+from travelcard.ingest import Counts, Numbers, numbers, numbers_of_block, parts, refuse_misread, sift
 from travelcard.ledger import Step, append, row_of
 from travelcard.locations import Inventory, Sieve, sieve, silent
 from travelcard.pages import Desk
@@ -89,11 +90,17 @@ class Hand:
     def read(self, piece: Piece, number: int, reading: Reading, wanted: Sieve) -> None:
         """Sift a piece of the input and put its clean pings into buckets."""
         for part in parts(piece, reading, wanted, self.desk):
-            plain = numbers(part, reading, wanted)
-            if plain is None:
-                self._sift(part, reading, wanted, number)
-            elif len(rest := self._put(plain, wanted, number)):
-                self._sift(taken(part, rest), reading, wanted, number)
+            if isinstance(part, Block):
+                rows = self._put(numbers_of_block(part, reading, wanted), wanted, number)
+                rest = Batch(part.file, part.take(rows), part.numeric, part.row, rows)
+            else:
+                plain = numbers(part, reading, wanted)
+                rest = part if plain is None else part.take(self._put(plain, wanted, number))
+            for sifted in sift(rest, reading, wanted):
+                self.counts.add(sifted.counts)
+                if sifted.rejects is not None:
+                    self.rejects.append(sifted.rejects)
+                self.arena.put(sifted, number, piece.file)
 
     def _put(self, plain: Numbers, wanted: Sieve, number: int) -> np.ndarray:
         """Put what is plainly clean, and count it: the rows left over."""
@@ -102,13 +109,6 @@ class Hand:
         elsewhere = int(quarters[max(local, 0) : local + 96].sum()) if plain.guessed else 0
         self.counts.add(Counts(clean, naive=plain.guessed * clean, naive_elsewhere=elsewhere, quarters=quarters))
         return rest
-
-    def _sift(self, batch: Batch, reading: Reading, wanted: Sieve, number: int) -> None:
-        for sifted in sift(batch, reading, wanted):
-            self.counts.add(sifted.counts)
-            if sifted.rejects is not None:
-                self.rejects.append(sifted.rejects)
-            self.arena.put(sifted, number, batch.file)
 
 
 def _read(

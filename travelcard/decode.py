@@ -1,12 +1,13 @@
 """Pings from Parquet pages: as fast as they are decompressed, and dictionaries kept, so that each cell is found once.
 
-Columns that are written in another way than most are (`pages.plain`) are read by Polars.
+Columns that are written in another way than most are decoded by Arrow (`sources.Piece`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from travelcard.compiled import compiled, word_at
 from travelcard.errors import broken
-from travelcard.pages import BEHIND_LENGTH, DICTIONARY, INDICES, PLAIN, Chunk, Desk, chunk_of, chunks_of
+from travelcard.pages import BEHIND_LENGTH, DICTIONARY, INDICES, PLAIN, Chunk, Desk, chunk_of
 
 __all__ = ["NONE", "Block", "Values", "block_of"]
 
@@ -24,16 +25,17 @@ NONE = np.iinfo(np.int64).min  # of a number that is missing
 
 
 @compiled
-def _hybrid(data, at, end, width, out):
+def _hybrid(data: np.ndarray, at: int, end: int, width: int, out: np.ndarray) -> int:
     """Runs and packed values of `width` bits (RLE/bit-packing hybrid): the largest one, -1 where there are too few."""
-    k, n, largest = 0, len(out), np.int64(0)
+    largest: Any = 0
+    k, n = 0, len(out)
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
     while k < n:
-        head = shift = np.int64(0)
+        head = shift = 0
         while True:
             if at >= end or shift > 35:
-                return np.int64(-1)
-            byte = np.int64(data[at])
+                return -1
+            byte = int(data[at])
             at += 1
             head |= (byte & 127) << shift
             if byte < 128:
@@ -43,7 +45,7 @@ def _hybrid(data, at, end, width, out):
             groups = head >> 1
             count = min(groups * 8, n - k)
             if (count * width + 7) >> 3 > end - at:
-                return np.int64(-1)
+                return -1
             for i in range(count):
                 bit = i * width
                 value = word_at(data, at + (bit >> 3)) >> np.uint64(bit & 7) & mask
@@ -53,7 +55,7 @@ def _hybrid(data, at, end, width, out):
         else:
             count, size = min(head >> 1, n - k), (width + 7) >> 3
             if count == 0 or size > end - at:
-                return np.int64(-1)
+                return -1
             value = word_at(data, at) & mask
             for i in range(k, k + count):
                 out[i] = value
@@ -215,7 +217,7 @@ def block_of(
     A cell and a plmn keep their dictionaries, where they have any. It lies on the desk, until the next one does. Raises
     `InputError` where the file is not what it says it is.
     """
-    chunks = chunks_of(group)
+    chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
     try:
         read = {
             name: _values(name, chunk_of(file, chunks[source], schema.field(source), desk), group.num_rows, desk)
@@ -237,7 +239,7 @@ def _values(name: str, chunk: Chunk, rows: int, desk: Desk) -> Values:
         return Values(values, words, _missing(valid), chunk.type)
     if not text:
         values = desk.room(f"values {name}", rows, np.int64)
-        index = desk.room("indices", int(pages[:, 1].max(initial=0)), np.int32)
+        index = desk.room("indices", min(int(pages[:, 1].max(initial=0)), rows), np.int32)
         _sound(_numbers(data, pages, words, valid, index, values))
         return Values(values, None, _missing(valid), chunk.type)
     texts = _texts_of(chunk, words, rows)
@@ -260,6 +262,7 @@ def _words(chunk: Chunk) -> np.ndarray | pa.Array:
     """The dictionary of a column; no word where it has none."""
     pages = chunk.pages[chunk.pages[:, 0] == DICTIONARY][:1]
     rows = int(pages[:, 1].sum())
+    _sound(4 * rows <= len(chunk.data))
     valid = np.empty(rows, np.uint8)
     if pa.types.is_string(chunk.type):
         return _text_page(chunk.data, pages[0], valid) if len(pages) else pa.array([], pa.string())
@@ -272,6 +275,7 @@ def _texts_of(chunk: Chunk, words: pa.Array, rows: int) -> pa.Array:
     """A column of texts."""
     parts = [pa.array([], pa.string())]
     for page in chunk.pages[chunk.pages[:, 0] != DICTIONARY]:
+        _sound(page[1] <= rows)
         valid, index = np.empty(page[1], np.uint8), np.empty(page[1], np.int32)
         if page[0] == PLAIN:
             parts.append(_text_page(chunk.data, page, valid))

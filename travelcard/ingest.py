@@ -273,36 +273,38 @@ class Numbers:
 
 def parts(piece: Piece, reading: Reading, sieve: Sieve, desk: Desk) -> Iterator[Batch | Block]:
     """The rows of a piece in parts; as a block where it has one and cells are looked up by their numbers."""
-    if piece.block is not None and len(sieve.cell_table) and reading.timezone in (None, "UTC"):
+    if (begun := piece.begun()) is not None:
+        yield from begun
+    elif piece.block is not None and len(sieve.cell_table) and reading.timezone in (None, "UTC"):
         yield piece.block(desk)
     else:
         yield from piece.batches()
 
 
-def numbers(part: Batch | Block, reading: Reading, sieve: Sieve) -> Numbers | None:
+def numbers_of_block(block: Block, reading: Reading, sieve: Sieve) -> Numbers:
+    """The rows of a block as numbers."""
+    ids, times, cells = (block.columns[name] for name in ("subscriber", "time", "cell"))
+    locations = _located(cells, block.columns.get("plmn"), sieve)
+    return Numbers(ids.values, times.values, locations, *_units(times.type, reading))
+
+
+def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
     """The rows as numbers, or None where a time or cell is none, a time is local, or integers are written as text."""
-    if not len(part):
+    if not len(batch) or not _plain(batch, reading, sieve):
         return None
-    time = part.columns["time"].type
-    unit = _UNITS[time.unit if pa.types.is_timestamp(time) else reading.time_unit or "s"]
-    guessed = pa.types.is_timestamp(time) and time.tz is None and reading.timezone is None
-    if isinstance(part, Block):
-        ids, times, cells = (part.columns[name] for name in ("subscriber", "time", "cell"))
-        return Numbers(ids.values, times.values, _located(cells, part.columns.get("plmn"), sieve), unit, guessed)
-    if not _plain(part, reading, sieve):
-        return None
-    ids, times, cells = (part.columns[name] for name in ("subscriber", "time", "cell"))
+    ids, times, cells = (batch.columns[name] for name in ("subscriber", "time", "cell"))
     locations = find(_raw(cells), sieve)
     if cells.null_count:
         locations[cells.is_null().to_numpy(zero_copy_only=False)] = MISSING
-    return Numbers(_raw(ids) if part.numeric else as_text(ids), _raw(times), locations, unit, guessed)
+    ids = _raw(ids) if batch.numeric else as_text(ids)
+    return Numbers(ids, _raw(times), locations, *_units(times.type, reading))
 
 
-def taken(part: Batch | Block, rows: np.ndarray) -> Batch:
-    """Some rows of a part, by their places in it."""
-    if isinstance(part, Batch):
-        return part.take(rows)
-    return Batch(part.file, part.take(rows), part.numeric, part.row, rows)
+def _units(kind: pa.DataType, reading: Reading) -> tuple[int, bool]:
+    """(units a second of times that are numbers, whether they were taken for UTC without being told)."""
+    if pa.types.is_timestamp(kind):
+        return _UNITS[kind.unit], kind.tz is None and reading.timezone is None
+    return _UNITS[reading.time_unit or ""], False
 
 
 def _plain(batch: Batch, reading: Reading, sieve: Sieve) -> bool:

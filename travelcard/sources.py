@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -255,6 +255,11 @@ class Piece:
     batches: Callable[[], Iterator[Batch]]
     span: tuple[int, int] | None = None  # the smallest and largest subscriber; None where the file does not say
     block: Callable[[Desk], Block] | None = None
+    ahead: list[Future[list[Batch]]] = field(default_factory=list)
+
+    def begun(self) -> list[Batch] | None:
+        """The batches where somebody has begun to decode them; once, for nobody is to keep them in memory."""
+        return self.ahead.pop().result() if self.ahead and not self.ahead[0].cancel() else None
 
 
 def _broken_csv(path: str, error: Exception) -> InputError:
@@ -285,78 +290,66 @@ def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
     if metadata.num_rows == 0:
         raise InputError(f"{path} is empty: it has no row")
     chosen, numeric = _chosen(schema, path, reading)
-    from travelcard.decode import block_of  # noqa: PLC0415  and with it the kernels, only where pings are read
+    options = {"filesystem": filesystem, "pre_buffer": remote(path), "page_checksum_verification": True}
 
-    most = metadata.num_rows if remote(path) else _PIECE
-    tables = (_fetched if remote(path) else _scanned)(path, list(chosen.values()))
-
-    def batches(group: int, first: int, rows: int, begun: pq.RowGroupMetaData | None) -> Iterator[Batch]:
-        row = first
+    def batches(number: int, first: int) -> Iterator[Batch]:
         try:
-            for part in tables(group, first, rows, begun):
-                yield _batch(path, row, part, chosen, numeric)
-                row += len(part)
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, pa.ArrowException, OSError) as error:
+            with pq.ParquetFile(inner, **options) as file:
+                for part in file.iter_batches(_PIECE, [number], list(chosen.values()), use_threads=False):
+                    yield _batch(path, first, part, chosen, numeric)
+                    first += len(part)
+        except (pa.ArrowException, OSError) as error:
             raise broken(path, error) from error
+
+    def block(group: pq.RowGroupMetaData, first: int, desk: Desk) -> Block:
+        from travelcard.decode import block_of  # noqa: PLC0415  whoever only lists files needs no compiler
+
+        return block_of(path, group, schema, chosen, numeric, first, desk)
 
     pieces, first = [], 0
     for number, group in enumerate(map(metadata.row_group, range(metadata.num_row_groups))):
-        begin, end = first, first + group.num_rows
+        whole = None if remote(path) or not _is_block(group, schema, chosen, numeric) else partial(block, group, first)
         span = _span(group, chosen["subscriber"])
-        whole = not remote(path) and group.num_rows <= _PIECE and _is_block(group, schema, chosen, numeric)
-        while first < end:
-            rows = min(most, end - first)
-            begun = group if first == begin else None
-            block = partial(block_of, path, group, schema, chosen, numeric, first) if whole else None
-            pieces.append(Piece(path, rows, numeric, partial(batches, number, first, rows, begun), span, block))
-            first += rows
+        if group.num_rows:
+            pieces.append(Piece(path, group.num_rows, numeric, partial(batches, number, first), span, whole))
+        first += group.num_rows
     return pieces
 
 
-def _is_block(group: pq.RowGroupMetaData, schema: pa.Schema, chosen: Mapping[str, str], numeric: bool) -> bool:
-    """Whether `decode` takes the columns of a row group, and they are of the kinds that the kernels want."""
-    from travelcard.pages import chunks_of, kind_of, plain  # noqa: PLC0415  as above
+_CODECS = ("UNCOMPRESSED", "SNAPPY", "ZSTD")
+_ENCODINGS = {"PLAIN", "RLE", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
 
-    chunks, kinds = chunks_of(group), {name: schema.field(source).type for name, source in chosen.items()}
-    fit = {
-        "subscriber": pa.types.is_integer if numeric else pa.types.is_string,
-        "time": lambda kind: not pa.types.is_string(kind),
-        "cell": pa.types.is_integer,
-        "plmn": pa.types.is_string,
+
+def _is_block(group: pq.RowGroupMetaData, schema: pa.Schema, chosen: Mapping[str, str], numeric: bool) -> bool:
+    """Whether `decode` takes a row group: columns of 64 bits and of text, written as most are, none much too large."""
+    chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
+    physical = {
+        "subscriber": "INT64" if numeric else "BYTE_ARRAY",
+        "time": "INT64",
+        "cell": "INT64",
+        "plmn": "BYTE_ARRAY",
     }
-    return "cell" in kinds and all(
-        name in fit and fit[name](kind_of(kind)) and chosen[name] in chunks and plain(chunks[chosen[name]], kind)
-        for name, kind in kinds.items()
+    return (
+        "cell" in chosen
+        and group.num_rows <= _PIECE
+        and all(
+            source in chunks
+            and _physical(schema.field(source).type) == chunks[source].physical_type == physical.get(name)
+            and chunks[source].compression in _CODECS
+            and _ENCODINGS.issuperset(chunks[source].encodings)
+            and chunks[source].total_uncompressed_size < 1 << 31
+            for name, source in chosen.items()
+        )
     )
 
 
-_Tables = Callable[[int, int, int, pq.RowGroupMetaData | None], Iterator[pa.Table | pa.RecordBatch]]
-
-
-def _scanned(path: str, columns: Sequence[str]) -> _Tables:
-    """Some rows of a file here. Polars decodes them in two thirds of the time of pyarrow (20 ns a ping against 31)."""
-    scan = pl.scan_parquet(path, glob=False, cache=False).select(columns)
-
-    from travelcard.pages import verify  # noqa: PLC0415  as above
-
-    def tables(_: int, first: int, rows: int, begun: pq.RowGroupMetaData | None) -> Iterator[pa.Table]:
-        if begun is not None:
-            verify(path, begun, columns)
-        yield scan.slice(first, rows).collect().to_arrow(compat_level=pl.CompatLevel.newest())
-
-    return tables
-
-
-def _fetched(path: str, columns: Sequence[str]) -> _Tables:
-    """A row group of an object, for which Arrow asks in a few large requests."""
-    filesystem, inner = _filesystem(path)
-    options = {"filesystem": filesystem, "pre_buffer": True, "page_checksum_verification": True}
-
-    def tables(group: int, *_: object) -> Iterator[pa.RecordBatch]:
-        with pq.ParquetFile(inner, **options) as file:
-            yield from file.iter_batches(_PIECE, [group], columns, use_threads=False)
-
-    return tables
+def _physical(kind: pa.DataType) -> str | None:
+    """How Parquet has a number of 64 bits, or text."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if pa.types.is_int64(kind) or pa.types.is_timestamp(kind):
+        return "INT64"
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    return "BYTE_ARRAY" if text else None
 
 
 def _csv_pieces(path: str, reading: Reading) -> list[Piece]:
@@ -438,41 +431,21 @@ def pieces_of(source: Any, reading: Reading, day: date | None = None) -> list[Pi
 
 
 def begun(pieces: list[Piece], memory: int | None) -> list[Piece]:
-    """The same pieces, the first of which are being decoded from now on: whoever still has code to load loses less.
+    """The same pieces, the first of which are being decoded from now on, while there is still code to be loaded.
 
-    They take a sixth of `memory` bytes at most, as far as that can be told.
+    By Arrow, which needs none of ours. They take a sixth of `memory` bytes at most, as far as that can be told.
     """
-    pool = ThreadPoolExecutor(2)
+    pool = ThreadPoolExecutor(1)
     most = _AHEAD if memory is None else min(_AHEAD, memory // 256)
     out, rows = [], 0
     for piece in pieces:
         rows += piece.rows
         if piece.rows == 0 or rows > most:
             break
-        if piece.block is None:
-            out.append(replace(piece, batches=partial(_awaited, [pool.submit(_decoded, piece)])))
-        else:
-            out.append(replace(piece, block=partial(_held, [pool.submit(_laid, piece.block)])))
+        out.append(replace(piece, ahead=[pool.submit(_decoded, piece)]))
     pool.shutdown(wait=False)
     return out + pieces[len(out) :]
 
 
-def _laid(block: Callable[[Desk], Block]) -> Block:
-    """A block on a desk of its own."""
-    from travelcard.pages import Desk  # noqa: PLC0415  as above
-
-    return block(Desk())
-
-
 def _decoded(piece: Piece) -> list[Batch]:
     return list(piece.batches())
-
-
-def _awaited(held: list[Future[list[Batch]]]) -> Iterator[Batch]:
-    """What is decoded in another thread, which is asked for once: nobody else is to keep it in memory."""
-    yield from held.pop().result()
-
-
-def _held(held: list[Future[Block]], _: Desk) -> Block:
-    """As `_awaited`."""
-    return held.pop().result()
