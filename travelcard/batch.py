@@ -35,7 +35,7 @@ from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, STATUSES, STAYS, Table, a_date, bucket_of
-from travelcard.sources import Batch, Piece, Reading, pieces_of
+from travelcard.sources import Batch, Piece, Reading, pieces_of, ready
 from travelcard.stays import Packing, Room, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import NEEDED, visits_of_runs, window_of
@@ -129,6 +129,7 @@ def _read(
     packing = packing_of(pieces, places)
     hands: list[Hand] = []
     free: list[Hand] = []
+    ready(pieces)
     lock = Lock()
 
     def task(number: int, piece: Piece) -> int:

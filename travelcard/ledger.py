@@ -8,14 +8,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import pyarrow as pa
 
 from travelcard.errors import NotFound
 from travelcard.schema import RUNS, dates, zone
 from travelcard.store import Store
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from travelcard.frames import polars as pl
 
 __all__ = ["Day", "Step", "append", "days", "latest", "newest", "row_of", "today", "versions"]
 

@@ -6,6 +6,7 @@ reads a carrier's own. Places abroad have no boundary here: a ping abroad names 
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
@@ -26,7 +26,11 @@ from travelcard.boundaries import from_gcj02, km2, overlaps, problems, read, ref
 from travelcard.errors import InputError, NotFound
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from travelcard.borders import Borders
+else:
+    from travelcard.frames import polars as pl
 
 __all__ = [
     "SNAP",
@@ -375,13 +379,14 @@ def from_file(
 
 @lru_cache(maxsize=1)
 def _countries() -> dict[str, tuple[str, str]]:
-    return {code: (zh, en) for code, zh, en in countries().iter_rows()}
+    lines = (files("travelcard") / "data" / "countries.csv").read_text(encoding="utf-8").splitlines()
+    return {row["alpha3"]: (row["zh"], row["en"]) for row in csv.DictReader(lines)}
 
 
-@lru_cache(maxsize=1)
 def countries() -> pl.DataFrame:
     """Countries and regions: `alpha3` (ISO 3166-1, and XKX), `zh`, `en`; sorted by code."""
-    return pl.read_csv((files("travelcard") / "data" / "countries.csv").read_bytes())
+    rows = [(code, *names) for code, names in _countries().items()]
+    return pl.DataFrame(rows, schema=["alpha3", "zh", "en"], orient="row")
 
 
 @lru_cache(maxsize=1)

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
@@ -26,16 +25,18 @@ from travelcard.errors import InputError
 from travelcard.places import Places
 from travelcard.schema import RISK
 
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from travelcard.frames import polars as pl
+
 __all__ = ["LEVELS", "Risk", "dated_lists", "join_risk", "read_risk", "risk_in_force"]
 
 Day = date  # what a date is called inside Risk, which has a field of that name
 LEVELS = ("high", "medium", "low")
 _KEYS = {"highlist": "high", "middlelist": "medium", "lowlist": "low"}
 _ROW = ("province", "city", "county", "area_name")
-_AREAS = {
-    "place": pl.String, "level": pl.String, "from": pl.Date, "to": pl.Date, "area": pl.String, "communities": pl.Int32,
-}  # fmt: skip
-_UNMATCHED = {"level": pl.String, **dict.fromkeys(_ROW, pl.String)}
+_UNMATCHED = ("level", *_ROW)
 
 # What the lists name in `city` without its being a prefecture, and where it lies.
 _PART_OF = {
@@ -170,8 +171,8 @@ def join_risk(lists: Iterable[Risk]) -> Risk:
         begin = pl.max_horizontal("from", pl.lit(day))
         end = pl.col("to") if following is None else pl.min_horizontal("to", pl.lit(following - timedelta(days=1)))
         parts.append(dated[day].areas.with_columns(begin.alias("from"), end.alias("to")))
-    unmatched = pl.concat([dated[day].unmatched for day in days]).group_by(list(_UNMATCHED)).agg(pl.col("rows").sum())
-    return Risk(days[-1], pl.concat(parts), unmatched.sort(list(_UNMATCHED)), since=days[0])
+    unmatched = pl.concat([dated[day].unmatched for day in days]).group_by(_UNMATCHED).agg(pl.col("rows").sum())
+    return Risk(days[-1], pl.concat(parts), unmatched.sort(_UNMATCHED), since=days[0])
 
 
 def dated_lists(pattern: str | Path) -> dict[date, Path]:
@@ -209,9 +210,10 @@ def risk_in_force(lists: str | Path | Mapping[date, Any], as_of: date) -> tuple[
 
 
 def _made(rows: list[tuple[Any, ...]], unmatched: list[tuple[Any, ...]], day: date | None, since: date | None) -> Risk:
-    lost = pl.DataFrame(unmatched, schema=_UNMATCHED, orient="row")
-    lost = lost.group_by(list(_UNMATCHED)).agg(pl.len().cast(pl.Int32).alias("rows")).sort(list(_UNMATCHED))
-    return Risk(day, pl.DataFrame(rows, schema=_AREAS, orient="row"), lost, since)
+    areas = {"place": pl.String, "level": pl.String, "from": pl.Date, "to": pl.Date, "area": pl.String}
+    lost = pl.DataFrame(unmatched, schema=dict.fromkeys(_UNMATCHED, pl.String), orient="row")
+    lost = lost.group_by(_UNMATCHED).agg(pl.len().cast(pl.Int32).alias("rows")).sort(_UNMATCHED)
+    return Risk(day, pl.DataFrame(rows, schema={**areas, "communities": pl.Int32}, orient="row"), lost, since)
 
 
 def _tabled(data: Any, places: Places, day: date | None, where: str) -> Risk:

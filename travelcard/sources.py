@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -26,8 +25,12 @@ from travelcard.errors import InputError, broken, hidden, one_line
 from travelcard.schema import Column, Table, decoded, zone
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from travelcard.decode import Block
     from travelcard.pages import Desk
+else:
+    from travelcard.frames import polars as pl
 
 __all__ = [
     "Batch",
@@ -38,6 +41,7 @@ __all__ = [
     "is_number",
     "pieces_of",
     "read_table",
+    "ready",
     "remote",
     "text_bytes",
 ]
@@ -259,7 +263,7 @@ class Piece:
 
     def begun(self) -> list[Batch] | None:
         """The batches where somebody has begun to decode them; once, for nobody is to keep them in memory."""
-        return self.ahead.pop().result() if self.ahead and not self.ahead[0].cancel() else None
+        return self.ahead.pop().result() if self.ahead else None
 
 
 def _broken_csv(path: str, error: Exception) -> InputError:
@@ -445,6 +449,13 @@ def begun(pieces: list[Piece], memory: int | None) -> list[Piece]:
         out.append(replace(piece, ahead=[pool.submit(_decoded, piece)]))
     pool.shutdown(wait=False)
     return out + pieces[len(out) :]
+
+
+def ready(pieces: Iterable[Piece]) -> None:
+    """Begin no other piece ahead: who reads them has all it needs, and is faster."""
+    for piece in pieces:
+        if piece.ahead and piece.ahead[0].cancel():
+            piece.ahead.clear()
 
 
 def _decoded(piece: Piece) -> list[Batch]:

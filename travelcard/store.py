@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs
@@ -37,6 +36,11 @@ from travelcard.policy import Policy
 from travelcard.pseudonyms import Pseudonyms
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, Table, bucket_of, dates, zone
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from travelcard.frames import polars as pl
 
 __all__ = ["Store", "in_force"]
 
@@ -455,11 +459,13 @@ class Store:
             return []
         version, listed = self._listed.get(name, (-1, []))
         if version != handle.version():
-            keys = TABLES[name].partition
-            listed = [({key: row[key] for key in keys}, row["path"]) for row in self.log(name).to_dicts()]
+            keys, actions = TABLES[name].partition, pa.table(handle.get_add_actions(flatten=True)).sort_by("path")
+            values = [actions[f"partition.{key}"].cast(pa.string()).to_pylist() for key in keys]
+            paths = actions["path"].to_pylist()
+            listed = [(dict(zip(keys, row[:-1], strict=True)), row[-1]) for row in zip(*values, paths, strict=True)]
             self._listed[name] = handle.version(), listed
         wanted = {key: str(value) for key, value in partition.items()}
-        return [(values, path) for values, path in listed if wanted.items() <= values.items()] if wanted else listed
+        return [one for one in listed if wanted.items() <= one[0].items()] if wanted else listed
 
     def _by_day(self, name: str) -> dict[str, dict[str, list[str]]]:
         """The files of a table by day, in its order, and bucket: a look-up does not walk through all."""

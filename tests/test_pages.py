@@ -1,0 +1,166 @@
+"""Parquet pages decoded by ourselves: what Arrow reads of them, and of damaged ones one refusal and no crash."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from travelcard.errors import InputError
+from travelcard.pages import Desk
+from travelcard.sources import Reading, pieces_of
+
+READING = Reading(columns={"subscriber": "who"}, time_unit="s")
+WORDS = ["46000", "310260", "", "越南", "x" * 300]
+
+
+def table(dice: random.Random, rows: int, *, text: bool, required: bool, times: pa.DataType) -> pa.Table:
+    """Pings of few or many numbers and cells, some of them missing in each column."""
+    gap = 0 if required else dice.choice([0, 0.01, 0.5, 1])
+    few = dice.choice([1, 3, 1000, 1 << 40])
+
+    def column(values: list, kind: pa.DataType) -> pa.Array:
+        return pa.array([None if dice.random() < gap else value for value in values], kind)
+
+    ids = [dice.randrange(few) - dice.choice([0, 0, 2]) for _ in range(rows)]
+    return pa.table(
+        [
+            column([f"{i}号" for i in ids] if text else ids, pa.string() if text else pa.int64()),
+            column([dice.randrange(1 << 50) for _ in range(rows)], times),
+            column([dice.randrange(few) for _ in range(rows)], pa.int64()),
+            column([dice.choice(WORDS) for _ in range(rows)], pa.string()),
+        ],
+        pa.schema(
+            [
+                pa.field("who", pa.string() if text else pa.int64(), not required),
+                pa.field("time", times, not required),
+                pa.field("cell", pa.int64(), not required),
+                pa.field("plmn", pa.string(), not required),
+            ]
+        ),
+    )
+
+
+def blocks(path: Path) -> list[dict[str, pa.Array]]:
+    """The columns of every row group, decoded by ourselves, under the file's names; a desk is used again."""
+    desk, out = Desk(), []
+    for piece in pieces_of(path, READING):
+        block = piece.block(desk)
+        out.append({"who" if n == "subscriber" else n: c for n, c in block.take(np.arange(len(block))).items()})
+    return out
+
+
+def same(path: Path) -> bool:
+    with pq.ParquetFile(path) as file:
+        groups = [file.read_row_group(g) for g in range(file.num_row_groups)]
+    return all(
+        column.equals(group[name].combine_chunks().cast(column.type))
+        for group, block in zip(groups, blocks(path), strict=True)
+        for name, column in block.items()
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 32), rows=st.integers(1, 3000), text=st.booleans(), required=st.booleans(),
+    codec=st.sampled_from(["none", "snappy", "zstd"]), version=st.sampled_from(["1.0", "2.0"]),
+    dictionary=st.sampled_from([False, True, ["cell", "plmn"]]), limit=st.sampled_from([1, 200, 1 << 20]),
+    page=st.sampled_from([64, 1000, 1 << 20]), group=st.integers(1, 3000), checksum=st.booleans(),
+    times=st.sampled_from([pa.int64(), pa.timestamp("us", "UTC"), pa.timestamp("ns"), pa.timestamp("ms", "Asia/Tokyo")]),
+)  # fmt: skip
+def test_what_arrow_writes_is_decoded_as_arrow_reads_it(
+    tmp_path_factory, seed, rows, text, required, codec, version, dictionary, limit, page, group, checksum, times
+):
+    path = tmp_path_factory.getbasetemp() / "any.parquet"
+    made = table(random.Random(seed), rows, text=text, required=required, times=times)
+    pq.write_table(
+        made, path, row_group_size=group, compression=codec, data_page_version=version, use_dictionary=dictionary,
+        dictionary_pagesize_limit=limit, data_page_size=page, write_page_checksum=checksum, write_batch_size=50,
+    )  # fmt: skip
+    assert same(path)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_so_is_what_polars_and_duckdb_write(tmp_path, text):
+    made = table(random.Random(1), 300_000, text=text, required=False, times=pa.timestamp("us", "UTC"))
+    pl.from_arrow(made).write_parquet(tmp_path / "polars.parquet", compression="snappy", row_group_size=100_000)
+    pl.from_arrow(made).write_parquet(tmp_path / "zstd.parquet")
+    duckdb.sql("SET TimeZone = 'UTC'")
+    duckdb.from_arrow(made).write_parquet(str(tmp_path / "duckdb.parquet"))
+    assert same(tmp_path / "polars.parquet")
+    assert same(tmp_path / "zstd.parquet")
+    assert same(tmp_path / "duckdb.parquet")
+
+
+def test_what_most_do_not_write_is_left_to_arrow(tmp_path):
+    made = table(random.Random(1), 100, text=False, required=False, times=pa.int64())
+    pq.write_table(
+        made, tmp_path / "delta.parquet", use_dictionary=False, column_encoding={"who": "DELTA_BINARY_PACKED"}
+    )
+    pq.write_table(made, tmp_path / "gzip.parquet", compression="gzip")
+    pq.write_table(made.set_column(2, "cell", made["cell"].cast(pa.string())), tmp_path / "text.parquet")
+    for path in tmp_path.iterdir():
+        (piece,) = pieces_of(path, READING)
+        assert piece.block is None
+        assert sum(map(len, piece.batches())) == 100
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+@pytest.mark.parametrize("codec", ["none", "snappy", "zstd"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_damaged_page_is_refused_or_read_and_nothing_worse(tmp_path, codec, version, checksum):
+    """Bytes of the pages are turned about; with checksums every one is found, but in headers that still make sense."""
+    dice, path = random.Random(f"{codec} {version}"), tmp_path / "pings.parquet"
+    made = table(dice, 2000, text=checksum, required=False, times=pa.timestamp("us", "UTC"))
+    pq.write_table(
+        made, path, compression=codec, data_page_version=version, write_page_checksum=checksum, data_page_size=2000,
+        dictionary_pagesize_limit=3000, write_batch_size=100,
+    )  # fmt: skip
+    good, (piece,) = path.read_bytes(), pieces_of(path, READING)
+    end = int.from_bytes(good[-8:-4], "little") + 8
+    refused = 0
+    for _ in range(600):
+        bad = bytearray(good)
+        for _ in range(dice.choice([1, 1, 1, 5, 50])):
+            bad[dice.randrange(4, len(good) - end)] = dice.choice([0, 255, 128, dice.randrange(256)])
+        path.write_bytes(bad)
+        try:
+            block = piece.block(Desk())
+            read = block.take(np.arange(len(block)))
+        except InputError as error:
+            assert str(path) in str(error)
+            refused += 1
+        else:
+            assert len(read["subscriber"]) == 2000
+    assert refused > 100
+
+
+def test_a_file_that_ends_in_the_middle_after_its_footer_was_read_is_refused(tmp_path):
+    path = tmp_path / "pings.parquet"
+    pq.write_table(table(random.Random(1), 2000, text=False, required=True, times=pa.int64()), path)
+    (piece,) = pieces_of(path, READING)
+    for size in (2000, 5, 0):
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(InputError, match="cannot be read to its end"):
+            piece.block(Desk())
+
+
+def test_what_lies_on_the_desk_is_not_what_was_taken(tmp_path):
+    noon = datetime(2022, 3, 14, 4, tzinfo=UTC)
+    kinds = {"who": pl.Int64, "time": pl.Datetime("us", "UTC"), "cell": pl.Int64}
+    for name, cell in (("a", 1), ("b", 2)):
+        pl.DataFrame({"who": [7], "time": [noon], "cell": [cell]}, schema=kinds).write_parquet(tmp_path / name)
+    desk = Desk()
+    first, second = pieces_of([str(tmp_path / "a"), str(tmp_path / "b")], READING)
+    taken = first.block(desk).take(np.array([0]))
+    second.block(desk)
+    assert taken["cell"].to_pylist() == [1]
