@@ -70,7 +70,7 @@ def _levels(data, page, valid):
     """Which rows of a page have a value, by its definition levels: where these end, -1 where they are no levels."""
     length, at, last = page[2], page[3], page[4]
     if length == 0:
-        valid[:] = 1
+        valid[:] = True
         return at
     if length == BEHIND_LENGTH:
         length, at = np.int64(word_at(data, at) & np.uint64(0xFFFFFFFF)), at + 4
@@ -173,7 +173,7 @@ class Values:
 
     values: np.ndarray | pa.Array
     words: np.ndarray | pa.Array | None
-    valid: np.ndarray | None  # uint8; None where all are
+    valid: np.ndarray | None  # None where all are
     type: pa.DataType
 
     def take(self, rows: np.ndarray) -> pa.Array:
@@ -183,7 +183,7 @@ class Values:
         values = self.values[rows]
         if self.words is not None:
             return pa.array(self.words).take(pa.array(values, mask=values < 0)).cast(self.type)
-        return pa.array(values, mask=None if self.valid is None else self.valid[rows] == 0).cast(self.type)
+        return pa.array(values, mask=None if self.valid is None else ~self.valid[rows]).cast(self.type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ def block_of(
 
 def _values(name: str, chunk: Chunk, rows: int, desk: Desk) -> Values:
     """A column, decoded."""
-    data, pages, valid = chunk.data, chunk.pages, desk.room(f"valid {name}", rows)
+    data, pages, valid = chunk.data, chunk.pages, desk.room(f"valid {name}", rows, np.bool_)
     text, plain = pa.types.is_string(chunk.type), (pages[:, 0] == PLAIN).any()
     words = _words(chunk)
     if name in _CODED and not plain:
@@ -263,7 +263,7 @@ def _words(chunk: Chunk) -> np.ndarray | pa.Array:
     pages = chunk.pages[chunk.pages[:, 0] == DICTIONARY][:1]
     rows = int(pages[:, 1].sum())
     _sound(4 * rows <= len(chunk.data))
-    valid = np.empty(rows, np.uint8)
+    valid = np.empty(rows, np.bool_)
     if pa.types.is_string(chunk.type):
         return _text_page(chunk.data, pages[0], valid) if len(pages) else pa.array([], pa.string())
     words = np.empty(rows, np.int64)
@@ -276,7 +276,7 @@ def _texts_of(chunk: Chunk, words: pa.Array, rows: int) -> pa.Array:
     parts = [pa.array([], pa.string())]
     for page in chunk.pages[chunk.pages[:, 0] != DICTIONARY]:
         _sound(page[1] <= rows)
-        valid, index = np.empty(page[1], np.uint8), np.empty(page[1], np.int32)
+        valid, index = np.empty(page[1], np.bool_), np.empty(page[1], np.int32)
         if page[0] == PLAIN:
             parts.append(_text_page(chunk.data, page, valid))
         else:

@@ -323,7 +323,7 @@ def _located(cells: Values, plmn: Values | None, sieve: Sieve) -> np.ndarray:
     if cells.words is None:
         out = find(cells.values, sieve)
         if cells.valid is not None:
-            out[cells.valid == 0] = MISSING
+            out[~cells.valid] = MISSING
     else:
         out = np.empty(len(cells.values), np.int32)
         find_words(
