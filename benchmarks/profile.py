@@ -1,8 +1,8 @@
 """Where the time of `travelcard stays` goes, in nanoseconds of processor time a ping, stage by stage.
 
 ``python -m benchmarks.profile --pings 1e7,1e8``. One process, one thread at a time: what is timed are functions of the
-package, wrapped from outside. The clock is the process's and not the thread's, for Polars decodes in a thread of its
-own while ours waits. A stage within a stage counts for the outer one.
+package, wrapped from outside. The clock is the process's. A stage within a stage counts for itself where it is one of
+WITHIN, otherwise for the outer one.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ from travelcard.bench.stays import configured, synthetic
 COLUMNS = ("stage", "case", "rows", "run", "ns", "commit", "versions", "cpu", "cores", "date")
 PROFILE = Path("benchmarks/profile.csv")
 START, REST = "start of the process", "the rest"
+WITHIN = ("read, decompress", START)  # stages that are timed within others
 STAGES = (  # stage, module, name of the function
     ("cells", "travelcard.config", "Config.cell_map"),
     ("cells", "travelcard.batch", "sieve"),
-    ("decode", "polars", "LazyFrame.collect"),
-    ("decode", "polars", "DataFrame.to_arrow"),
-    ("decide, look up, scatter", "travelcard.buckets", "_put_numbers"),
+    ("read, decompress", "travelcard.decode", "chunk_of"),
+    ("decode", "travelcard.decode", "block_of"),
+    ("look up", "travelcard.batch", "numbers_of_block"),
+    ("decide, scatter", "travelcard.buckets", "_put_numbers"),
     ("number texts", "travelcard.buckets", "_name_on"),
-    ("not plainly clean rows", "travelcard.sources", "Batch.take"),
-    ("not plainly clean rows", "travelcard.batch", "decided"),
-    ("not plainly clean rows", "travelcard.batch", "Hand._take"),
+    ("not plainly clean rows", "travelcard.decode", "Block.take"),
+    ("not plainly clean rows", "travelcard.ingest", "decided"),
+    ("not plainly clean rows", "travelcard.buckets", "Arena.put"),
     ("number subscribers", "travelcard.stays", "_number"),
     ("number subscribers", "travelcard.stays", "_moved"),
     ("counting sort", "travelcard.stays", "_lay"),
@@ -58,7 +60,7 @@ def child(config: str, day: str) -> None:
 
     def timed(stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if inner and stage != START:
+            if inner and stage not in WITHIN:
                 return function(*args, **kwargs)
             inner.append(0)
             began = time.process_time_ns()
@@ -102,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
                 config, store = configured(work, day)
                 removed(store)
                 command = python("benchmarks.profile", "--child", config, day.facts["day"])
-                said = measured(command, {"POLARS_MAX_THREADS": "1"}).said.splitlines()[-1]
+                said = measured(command).said.splitlines()[-1]
                 ns = {stage: spent / day.facts["rows"] for stage, spent in json.loads(said).items()}
                 if run:  # the first is not counted: it may have compiled
                     rows += [(stage, day.case, day.facts["rows"], run, f"{n:.4g}", *sitting) for stage, n in ns.items()]
