@@ -5,6 +5,7 @@ No Python object is made per card: rules are looked up per place, and lists are 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 from typing import Any
@@ -115,7 +116,7 @@ def cards(
     made = cards_of(
         seen, as_of=as_of, policy=policy, risk=risk, statuses=statuses, further=further, places=places, tz=tz
     )
-    return pl.from_arrow(made)  # type: ignore[return-value]
+    return pl.from_arrow(made.cast(CARDS.arrow(ids=made["subscriber"].type)))  # type: ignore[return-value]
 
 
 def cards_of(
@@ -129,7 +130,10 @@ def cards_of(
     tz: str,
     further: pa.ChunkedArray | None = None,
 ) -> pa.Table:
-    """`cards` of visits that are arrays already and hold no transit: one bucket, or a whole frame."""
+    """`cards` of visits that are arrays already and hold no transit: one bucket, or a whole frame.
+
+    Texts are dictionaries: to lay each of them out and find it again was half of what writing a card took.
+    """
     check_risk(risk, policy, as_of)
     status = STATUSES.arrow().empty_table() if statuses is None else STATUSES.read(statuses, where="the status list")
     others = [column for column in (status["subscriber"], further) if column is not None and len(column)]
@@ -170,16 +174,16 @@ def cards_of(
         kinds.append(marks_of(evidence(listed, marked[listed.place], indexed[f"mark_{level}"]), risk, tz))
 
     any_mark = np.any([np.zeros(len(listed.codes), np.bool_), *marks.values()], axis=0)
-    names = pa.array([named.printed(code) for code in listed.codes], pa.string())
+    names = [named.printed(code) for code in listed.codes]
     schema = CARDS.arrow(ids=listed.subscribers.type)
     arrays = [
         listed.subscribers,
-        pa.array(COLOURS, pa.string()).take(pa.array(colour)),
+        _words(colour, COLOURS),
         _visit_lists(listed, len(seen), names, any_mark, schema.field("visits").type),
         _reason_lists(kinds, len(seen), rules, listed.codes, schema.field("reasons").type),
         pa.array(seen),
     ]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    return pa.table(dict(zip(schema.names, arrays, strict=True)))
 
 
 def check_risk(risk: Risk | None, policy: Policy, as_of: date) -> None:
@@ -305,20 +309,29 @@ def _offsets(counts: NDArray[np.intp]) -> pa.Array:
     return pa.array(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
 
 
-def _visit_lists(listed: Visits, n: int, names: pa.Array, marked: Bools, kind: pa.ListType) -> pa.Array:
-    at = pa.array(listed.place)
+def _words(index: NDArray[Any], words: Sequence[str]) -> pa.Array:
+    """Texts by where they stand among some words; below zero is null."""
+    return pa.DictionaryArray.from_arrays(pa.array(index, mask=index < 0), pa.array(words, pa.string()))
+
+
+def _lists(offsets: pa.Array, columns: Mapping[str, pa.Array], kind: pa.ListType) -> pa.Array:
+    """Lists of structs of these columns, of a declared type but for their dictionaries."""
+    fields = [field.with_type(columns[field.name].type) for field in kind.value_type]
+    values = pa.StructArray.from_arrays([columns[field.name] for field in fields], fields=fields)
+    return pa.ListArray.from_arrays(offsets, values, type=pa.list_(kind.value_field.with_type(values.type)))
+
+
+def _visit_lists(listed: Visits, n: int, names: Sequence[str], marked: Bools, kind: pa.ListType) -> pa.Array:
     columns = {
-        "place": pa.array(listed.codes, pa.string()).take(at),
-        "name": names.take(at),
+        "place": _words(listed.place, listed.codes),
+        "name": _words(listed.place, names),
         "first": pa.array(listed.first).view(SECONDS),
         "last": pa.array(listed.last).view(SECONDS),
         "longest_s": pa.array(listed.longest_s),
         "days": pa.array(listed.days),
         "marked": pa.array(marked[listed.place]),
     }
-    fields = list(kind.value_type)
-    values = pa.StructArray.from_arrays([columns[field.name] for field in fields], fields=fields)
-    return pa.ListArray.from_arrays(_offsets(np.bincount(listed.who, minlength=n)), values, type=kind)
+    return _lists(_offsets(np.bincount(listed.who, minlength=n)), columns, kind)
 
 
 def _reason_lists(
@@ -339,11 +352,9 @@ def _reason_lists(
         rule[at], place[at], begin[at], end[at] = part.rule, part.place, part.begin, part.end
         fill += count
     columns = {
-        "rule": pa.array(rules, pa.string()).take(pa.array(rule)),
-        "place": pa.array(codes, pa.string()).take(pa.array(place, mask=place < 0)),
+        "rule": _words(rule, rules),
+        "place": _words(place, codes),
         "from": pa.array(begin, mask=begin == OPEN).cast(SECONDS),
         "to": pa.array(end, mask=end == OPEN).cast(SECONDS),
     }
-    fields = list(kind.value_type)
-    values = pa.StructArray.from_arrays([columns[field.name] for field in fields], fields=fields)
-    return pa.ListArray.from_arrays(offsets, values, type=kind)
+    return _lists(offsets, columns, kind)

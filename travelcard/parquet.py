@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -33,10 +34,9 @@ def write(
     filesystem: pa.fs.FileSystem,
 ) -> int:
     """Write the rows of a table, in one part or several, and what is to be known `about` them: how many there were."""
-    schema = table.arrow(ids=ids)
-    if isinstance(rows, pa.Table):  # text that comes as a dictionary is written as one: see stays_table
-        given = {c.name: rows.schema.field(c.name).type for c in table.columns}
-        schema = pa.schema(f.with_type(given[f.name]) if _coded(given[f.name]) else f for f in schema)
+    parts = iter([rows] if isinstance(rows, pa.Table) else rows)
+    first = next(parts, table.arrow(ids=ids).empty_table())
+    schema = pa.schema(_given(field, first.schema.field(field.name).type) for field in table.arrow(ids=ids))
     leaves = _leaves(schema)
     numbers = [p for p, kind in leaves.items() if _counted(kind)]
     written = 0
@@ -51,7 +51,7 @@ def write(
         store_schema=False,  # a reader is to see text, not our dictionary
         write_page_checksum=True,
     ) as file:
-        for part in [rows] if isinstance(rows, pa.Table) else rows:
+        for part in chain([first], parts):
             if len(part):  # of an empty group nobody could say where it belongs
                 file.write_table(part.cast(schema), row_group_size=GROUP.get(table.name, 1 << 20))
             written += len(part)
@@ -131,6 +131,21 @@ def _sound(file: pq.ParquetFile, table: Table) -> None:
         raise pa.ArrowInvalid("the numbers of its rows do not agree")
 
 
+def _given(field: pa.Field, kind: pa.DataType) -> pa.Field:
+    """A declared field, its texts as dictionaries where they come as such: see `stays_table` and `cards_of`."""
+    if _coded(kind):
+        return field.with_type(kind)
+    if _is_rows(kind):
+        pairs = zip(field.type.value_type, kind.value_type, strict=True)
+        struct = pa.struct([_given(inner, given.type) for inner, given in pairs])
+        return field.with_type(pa.list_(field.type.value_field.with_type(struct)))
+    return field
+
+
+def _is_rows(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) and pa.types.is_struct(kind.value_type))
+
+
 def _counted(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_timestamp(kind))
 
@@ -155,9 +170,8 @@ def _leaves(schema: pa.Schema) -> dict[str, pa.DataType]:
     """The columns of a Parquet file by path, those in lists of structs each by itself."""
     out: dict[str, pa.DataType] = {}
     for field in schema:
-        of = field.type.value_type if pa.types.is_list(field.type) else None
-        if of is not None and pa.types.is_struct(of):
-            out |= {f"{field.name}.list.element.{inner.name}": inner.type for inner in of}
+        if _is_rows(field.type):
+            out |= {f"{field.name}.list.element.{inner.name}": inner.type for inner in field.type.value_type}
         else:
             out[field.name] = field.type
     return out
