@@ -89,7 +89,7 @@ class Hand:
 
     def read(self, piece: Piece, number: int, reading: Reading, wanted: Sieve) -> None:
         """Sift a piece of the input and put its clean pings into buckets."""
-        for part in parts(piece, reading, wanted, self.desk):
+        for part in parts(piece, wanted, self.desk):
             if isinstance(part, Block):
                 rows = self._put(numbers_of_block(part, reading, wanted), wanted, number)
                 rest = Batch(part.file, part.take(rows), part.numeric, part.row, rows)

@@ -211,18 +211,20 @@ def block_of(
     numeric: bool,
     row: int,
     desk: Desk,
-) -> Block:
+) -> Block | None:
     """A row group of a file, whose first row is the file's `row`: `columns` says which columns, under which names.
 
-    A cell and a plmn keep their dictionaries, where they have any. It lies on the desk, until the next one does. Raises
-    `InputError` where the file is not what it says it is.
+    A cell and a plmn keep their dictionaries, where they have any. It lies on the desk, until the next one does. None
+    where it is written in a way that is left to Arrow. Raises `InputError` where the file is not what it says it is.
     """
     chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
+    read = {}
     try:
-        read = {
-            name: _values(name, chunk_of(file, chunks[source], schema.field(source), desk), group.num_rows, desk)
-            for name, source in columns.items()
-        }
+        for name, source in columns.items():
+            chunk = chunk_of(file, chunks[source], schema.field(source), desk)
+            if chunk is None:
+                return None
+            read[name] = _values(name, chunk, group.num_rows, desk)
     except (pa.ArrowException, OSError) as error:
         raise broken(file, error) from error
     return Block(file, read, numeric, row)

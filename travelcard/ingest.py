@@ -271,14 +271,15 @@ class Numbers:
     guessed: bool  # times were taken for UTC without being told
 
 
-def parts(piece: Piece, reading: Reading, sieve: Sieve, desk: Desk) -> Iterator[Batch | Block]:
-    """The rows of a piece in parts; as a block where it has one and cells are looked up by their numbers."""
+def parts(piece: Piece, sieve: Sieve, desk: Desk) -> Iterator[Batch | Block]:
+    """The rows of a piece in parts; as a block where it is one and cells are looked up by their numbers."""
     if (begun := piece.begun()) is not None:
         yield from begun
-    elif piece.block is not None and len(sieve.cell_table) and reading.timezone in (None, "UTC"):
-        yield piece.block(desk)
-    else:
-        yield from piece.batches()
+        return
+    block = None
+    if piece.block is not None and len(sieve.cell_table):
+        block = piece.block(desk)
+    yield from piece.batches() if block is None else [block]
 
 
 def numbers_of_block(block: Block, reading: Reading, sieve: Sieve) -> Numbers:
@@ -313,7 +314,7 @@ def _plain(batch: Batch, reading: Reading, sieve: Sieve) -> bool:
     if "cell" not in kinds or not len(sieve.cell_table) or batch.numeric != pa.types.is_integer(kinds["subscriber"]):
         return False
     time = kinds["time"]
-    if pa.types.is_timestamp(time) and time.tz is None and reading.timezone not in (None, "UTC"):
+    if reading.local(time):
         return False
     return all(pa.types.is_integer(kind) or pa.types.is_timestamp(kind) for kind in (time, kinds["cell"]))
 

@@ -25,13 +25,15 @@ __all__ = [
 
 # Fields of a PageHeader, of its pages' headers, and kinds of page and of encoding (parquet.thrift).
 _UNPACKED, _SIZE, _CRC, _DATA, _WORDS, _DATA_2 = 2, 3, 4, 5, 7, 8
-_ROWS, _ENCODING, _ENCODING_2, _LEVELS_2, _IS_PACKED_2 = 1, 2, 4, 5, 7
+_ROWS, _ENCODING, _LEVEL_ENCODING, _ENCODING_2, _LEVELS_2, _IS_PACKED_2 = 1, 2, 3, 4, 5, 7
+_PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
 _CODECS: dict[str, Any] = {
     "UNCOMPRESSED": None,
     "SNAPPY": cramjam.snappy.decompress_raw_into,
     "ZSTD": cramjam.zstd.decompress_into,
 }
 _MOST = 1 << 32  # bytes of a column of a row group, decompressed: a damaged header may say anything
+SHORT, UNSOUND, FOREIGN = -1, -2, -3  # the table; a header; an encoding that is not taken
 PLAIN, INDICES, DICTIONARY = range(3)  # what a page holds
 BEHIND_LENGTH = -1  # of levels that stand behind their length, in four bytes
 PADDING = 8  # bytes behind the pages: the last value is read as a whole word
@@ -98,7 +100,7 @@ def _header(data: np.ndarray, at: int, end: int, fields: np.ndarray) -> int:
 
 @compiled
 def _layout(data: np.ndarray, optional: bool, packed: bool, table: np.ndarray) -> int:
-    """Find the pages of a column chunk: how many there are, -1 where one has no header, -2 where there are more.
+    """Find the pages of a column chunk: how many there are, or SHORT, UNSOUND or FOREIGN.
 
     A row of the table is what the page holds, its rows, the length of its levels, where its bytes begin and end, how
     many they are when decompressed, how many of the first ones are not compressed, and its checksum, -1 for none.
@@ -108,11 +110,13 @@ def _layout(data: np.ndarray, optional: bool, packed: bool, table: np.ndarray) -
     while at < end:
         at = _header(data, at, end, fields)
         if n == len(table):
-            return -2
+            return SHORT
         size, length, levels, raw = fields[0, _UNPACKED], fields[0, _SIZE], 0, 0
         if fields[_DATA, _ROWS] != _NONE:
             rows, encoding = fields[_DATA, _ROWS], fields[_DATA, _ENCODING]
             levels = BEHIND_LENGTH if optional else 0
+            if optional and fields[_DATA, _LEVEL_ENCODING] != _RLE:
+                encoding = -2
         elif fields[_DATA_2, _ROWS] != _NONE:
             rows, encoding, levels = fields[_DATA_2, _ROWS], fields[_DATA_2, _ENCODING_2], fields[_DATA_2, _LEVELS_2]
             raw = levels if fields[_DATA_2, _IS_PACKED_2] != 0 else size
@@ -124,11 +128,12 @@ def _layout(data: np.ndarray, optional: bool, packed: bool, table: np.ndarray) -
             or not 0 <= length <= end - at
             or not 0 <= raw <= min(size, length)
             or not (rows >= 0 and size < _MOST)
+            or levels > size
         ):
-            return -1
-        if encoding not in (-1, 0, 2, 8) or levels > size:  # PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY
-            return -1
-        kind = DICTIONARY if encoding < 0 else PLAIN if encoding == 0 else INDICES
+            return UNSOUND
+        if encoding not in (-1, _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY):
+            return FOREIGN
+        kind = DICTIONARY if encoding < 0 else PLAIN if encoding == _PLAIN else INDICES
         crc = fields[0, _CRC] & 0xFFFFFFFF if fields[0, _CRC] != _NONE else -1
         table[n] = (kind, rows, levels, at, at + length, size, raw, crc)
         at += length
@@ -157,20 +162,24 @@ class Chunk(NamedTuple):
     pages: np.ndarray  # int64; of each page what it holds, its rows, the length of its levels, where it begins and ends
 
 
-def _pages(path: str, chunk: pq.ColumnChunkMetaData, *, optional: bool, desk: Desk) -> tuple[np.ndarray, np.ndarray]:
-    """(the bytes of a column chunk, `_layout` of its pages, whose checksums are those of their bytes)."""
+def _pages(
+    path: str, chunk: pq.ColumnChunkMetaData, *, optional: bool, desk: Desk
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """(the bytes of a column chunk, `_layout` of its pages, whose checksums are those of their bytes); or None."""
     start = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
     raw = desk.room("packed", chunk.total_compressed_size)
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
         if file.readinto(raw.data) != len(raw):
             raise pa.ArrowInvalid(f"{chunk.path_in_schema} ends before its end")
-    most, n = 256, -2
-    while n == -2:
+    most, n = 256, SHORT
+    while n == SHORT:
         most *= 4
         table = np.empty((most, 8), np.int64)
         n = _layout(raw, optional, chunk.compression != "UNCOMPRESSED", table)
-    if n < 0:
+    if n == FOREIGN:
+        return None
+    if n == UNSOUND:
         raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} has no header")
     view = raw.data
     for _, _, _, begin, end, _, _, crc in table[:n].tolist():
@@ -179,9 +188,14 @@ def _pages(path: str, chunk: pq.ColumnChunkMetaData, *, optional: bool, desk: De
     return raw, table[:n]
 
 
-def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: Desk) -> Chunk:
-    """A column of a row group. Raises `ArrowInvalid` where its pages are not those that were written."""
-    raw, table = _pages(path, chunk, optional=field.nullable, desk=desk)
+def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: Desk) -> Chunk | None:
+    """A column of a row group; None where a page is of an encoding that is not taken.
+
+    Raises `ArrowInvalid` where its pages are not those that were written.
+    """
+    if (found := _pages(path, chunk, optional=field.nullable, desk=desk)) is None:
+        return None
+    raw, table = found
     ends = np.cumsum(table[:, 5])
     if len(table) and ends[-1] > _MOST:
         raise pa.ArrowInvalid(f"the pages of {chunk.path_in_schema} are longer than any are")

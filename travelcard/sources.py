@@ -85,6 +85,10 @@ class Reading:
             raise InputError(f'subscriber_type is {self.subscriber_type!r}: it must be "integer" or "string"')
         zone(self.timezone or "UTC")
 
+    def local(self, times: pa.DataType) -> bool:
+        """Whether times of this type are local ones, of a zone that is not UTC."""
+        return pa.types.is_timestamp(times) and times.tz is None and self.timezone not in (None, "UTC")
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -250,7 +254,7 @@ def _batch(file: str, row: int, table: pa.Table | pa.RecordBatch, chosen: Mappin
 class Piece:
     """A part of the input that one thread reads by itself: its size in rows (0: not known), and its batches.
 
-    Where there is a `block` its rows can be had as one as well, on a desk.
+    Where there is a `block` its rows can be had as one as well, on a desk, unless a page of it is not as most are.
     """
 
     file: str
@@ -258,7 +262,7 @@ class Piece:
     numeric: bool  # as in Batch
     batches: Callable[[], Iterator[Batch]]
     span: tuple[int, int] | None = None  # the smallest and largest subscriber; None where the file does not say
-    block: Callable[[Desk], Block] | None = None
+    block: Callable[[Desk], Block | None] | None = None
     ahead: list[Future[list[Batch]]] = field(default_factory=list)
 
     def begun(self) -> list[Batch] | None:
@@ -305,14 +309,16 @@ def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
         except (pa.ArrowException, OSError) as error:
             raise broken(path, error) from error
 
-    def block(group: pq.RowGroupMetaData, first: int, desk: Desk) -> Block:
+    def block(group: pq.RowGroupMetaData, first: int, desk: Desk) -> Block | None:
         from travelcard.decode import block_of  # noqa: PLC0415  whoever only lists files needs no compiler
 
         return block_of(path, group, schema, chosen, numeric, first, desk)
 
+    here = not remote(path) and not reading.local(schema.field(chosen["time"]).type)
     pieces, first = [], 0
     for number, group in enumerate(map(metadata.row_group, range(metadata.num_row_groups))):
-        whole = None if remote(path) or not _is_block(group, schema, chosen, numeric) else partial(block, group, first)
+        taken = here and _is_block(group, schema, chosen, numeric)
+        whole = partial(block, group, first) if taken else None
         span = _span(group, chosen["subscriber"])
         if group.num_rows:
             pieces.append(Piece(path, group.num_rows, numeric, partial(batches, number, first), span, whole))
@@ -321,7 +327,7 @@ def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
 
 
 _CODECS = ("UNCOMPRESSED", "SNAPPY", "ZSTD")
-_ENCODINGS = {"PLAIN", "RLE", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}
+_ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # BIT_PACKED: old writers name it
 
 
 def _is_block(group: pq.RowGroupMetaData, schema: pa.Schema, chosen: Mapping[str, str], numeric: bool) -> bool:
