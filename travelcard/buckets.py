@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from travelcard.compiled import compiled
+from travelcard.compiled import compiled, prefetch, word_at
 from travelcard.errors import InputError
 from travelcard.ingest import QUARTERS, Numbers, Sifted, second_of
 from travelcard.locations import Sieve
@@ -126,10 +126,25 @@ def _put_numbers(
 @compiled(inline="always")
 def _eight(data, a, b):
     """Up to eight bytes of a text as a word, the first one lowest."""
+    if a + 8 <= len(data):
+        word = word_at(data, a)
+        return word if b - a >= 8 else word & ((np.uint64(1) << np.uint64(8 * (b - a))) - np.uint64(1))
     word = np.uint64(0)
     for j in range(min(b - a, 8)):
         word |= np.uint64(data[a + j]) << np.uint64(8 * j)
     return word
+
+
+@compiled
+def _mixed(data, offsets, words):
+    """The word of each text from which its bucket is taken, as in schema.bucket_of."""
+    for i in range(len(words)):
+        a, b = np.int64(offsets[i]), np.int64(offsets[i + 1])
+        mixed = np.uint64(b - a)
+        for j in range(a, b, 8):
+            mixed = (mixed ^ _eight(data, j, b)) * _GOLDEN
+            mixed ^= mixed >> np.uint64(29)
+        words[i] = np.int64(mixed)
 
 
 @compiled
@@ -141,18 +156,14 @@ def _name_on(data, offsets, begin, n, table, starts, arena, out, words):
     """
     mask = np.int64(len(table) - 1)
     for i in range(begin, len(out)):
+        prefetch(table, np.uint64(4 * (words[min(i + 16, len(out) - 1)] & mask)))
         a, b = np.int64(offsets[i]), np.int64(offsets[i + 1])
         length = b - a
         if length == 0:
             out[i] = -1
             continue
         first, second = np.int64(_eight(data, a, b)), np.int64(_eight(data, min(a + 8, b), b))
-        mixed = np.uint64(length)  # as in schema.bucket_of
-        for j in range(a, b, 8):
-            mixed = (mixed ^ _eight(data, j, b)) * _GOLDEN
-            mixed ^= mixed >> np.uint64(29)
-        word = np.int64(mixed)
-        words[i] = word
+        word = words[i]
         h = word & mask
         k = np.int64(-1)
         while table[h, 3] != -1:
@@ -218,6 +229,7 @@ class Names:
             texts = pc.fill_null(texts, "")
         raw, ends = text_bytes(texts)
         out, words = np.empty(len(texts), np.int64), np.empty(len(texts), np.int64)
+        _mixed(raw, ends, words)
         done = 0
         while True:
             done, self._n = _name_on(raw, ends, done, self._n, self._table, self._starts, self._arena, out, words)
