@@ -33,7 +33,7 @@ def compiled(*function: Callable[..., Any], **options: Any) -> Any:
     return made
 
 
-class _Cache(FunctionCache):
+class _Cache(FunctionCache):  # type: ignore[misc]  # see numba in pyproject.toml
     """Numba's cache, out of which code is loaded before all that only a compiler needs: that takes 0.2 s a process."""
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
