@@ -36,7 +36,8 @@ def read(path: Path, what: str = "what") -> pl.DataFrame:
     """The rows of a CSV file that count; `what` is the column that says what a row is of."""
     rows = pl.read_csv(path, infer_schema_length=None, schema_overrides={"checksum": pl.String, "commit": pl.String})
     rows = rows.with_columns(machine=pl.format("{}, {} cores", "cpu", "cores")).rename({what: "what"})
-    return rows.filter(col("commit") == col("commit").sort_by("date").last().over(KEYS))
+    one = KEYS if what == "what" else [key for key in KEYS if key != "what"]  # stages are parts of one measurement
+    return rows.filter(col("commit") == col("commit").sort_by("date").last().over(one))
 
 
 def medians(rows: pl.DataFrame) -> pl.DataFrame:
