@@ -151,7 +151,7 @@ def _times(array: pa.Array, reading: Reading) -> tuple[np.ndarray, int, bool]:
         unit = _UNITS[array.type.unit]
         if array.type.tz is None:
             guessed = reading.timezone is None
-            if reading.timezone not in (None, "UTC"):
+            if reading.local(array.type):
                 series = pl.Series(array).cast(pl.Datetime("us"))
                 there = series.dt.replace_time_zone(reading.timezone, ambiguous="earliest", non_existent="null")
                 seconds = there.dt.epoch("s").fill_null(_BAD_TIME).to_numpy()

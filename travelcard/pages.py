@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
 from travelcard.compiled import compiled
+from travelcard.schema import decoded_as
 
 __all__ = [
     "BEHIND_LENGTH",
@@ -165,7 +166,7 @@ class Chunk(NamedTuple):
 def _pages(
     path: str, chunk: pq.ColumnChunkMetaData, *, optional: bool, desk: Desk
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """(the bytes of a column chunk, `_layout` of its pages, whose checksums are those of their bytes); or None."""
+    """(the bytes of a column chunk, `_layout` of its pages); None where a page is of an encoding that is not taken."""
     start = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
     raw = desk.room("packed", chunk.total_compressed_size)
     with open(path, "rb", buffering=0) as file:
@@ -181,10 +182,6 @@ def _pages(
         return None
     if n == UNSOUND:
         raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} has no header")
-    view = raw.data
-    for _, _, _, begin, end, _, _, crc in table[:n].tolist():
-        if crc >= 0 and crc32(view[begin:end]) != crc:
-            raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} does not have its checksum")
     return raw, table[:n]
 
 
@@ -201,7 +198,9 @@ def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: De
         raise pa.ArrowInvalid(f"the pages of {chunk.path_in_schema} are longer than any are")
     data = desk.room("unpacked", int(ends[-1]) + PADDING) if len(table) else np.empty(PADDING, np.uint8)
     unpack, source, at = _CODECS[chunk.compression], raw.data, 0
-    for _, _, _, begin, end, size, plain, _ in table.tolist():
+    for _, _, _, begin, end, size, plain, crc in table.tolist():
+        if crc >= 0 and crc32(source[begin:end]) != crc:
+            raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} does not have its checksum")
         if plain:
             data[at : at + plain] = raw[begin : begin + plain]
         try:
@@ -211,11 +210,4 @@ def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: De
             raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} cannot be decompressed: {error}") from error
         at += size
     table[:, 3], table[:, 4] = ends - table[:, 5], ends
-    return Chunk(_kind(field.type), data, table)
-
-
-def _kind(of: pa.DataType) -> pa.DataType:
-    """What a column is decoded as: any text as text."""
-    of = of.value_type if pa.types.is_dictionary(of) else of
-    text = pa.types.is_string(of) or pa.types.is_large_string(of) or pa.types.is_string_view(of)
-    return pa.string() if text else of
+    return Chunk(decoded_as(field.type), data, table)

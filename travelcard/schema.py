@@ -49,10 +49,22 @@ REASONS = (
     "no_place",
 )
 
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column holds text, however long or laid out."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def decoded_as(kind: pa.DataType) -> pa.DataType:
+    """What a column is decoded as: a dictionary as what it holds, any text as text."""
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if is_text(kind) else kind
+
+
 # What a column accepts, by the word that an error message uses for it.
 _FAMILIES = {
     "integer": pa.types.is_integer,
-    "string": lambda t: pa.types.is_string(t) or pa.types.is_large_string(t) or pa.types.is_string_view(t),
+    "string": is_text,
     "float": lambda t: pa.types.is_floating(t) or pa.types.is_decimal(t),  # DuckDB writes 30.25 as a decimal
     "timestamp": pa.types.is_timestamp,
     "date": lambda t: pa.types.is_date(t) or pa.types.is_timestamp(t),

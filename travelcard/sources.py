@@ -22,7 +22,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from travelcard.errors import InputError, broken, hidden, one_line
-from travelcard.schema import Column, Table, decoded, zone
+from travelcard.schema import Column, Table, decoded, decoded_as, zone
 
 if TYPE_CHECKING:
     import polars as pl
@@ -326,7 +326,7 @@ def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
     return pieces
 
 
-_CODECS = ("UNCOMPRESSED", "SNAPPY", "ZSTD")
+_CODECS = ("UNCOMPRESSED", "SNAPPY", "ZSTD")  # as in pages, which needs the compiler
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # BIT_PACKED: old writers name it
 
 
@@ -355,11 +355,10 @@ def _is_block(group: pq.RowGroupMetaData, schema: pa.Schema, chosen: Mapping[str
 
 def _physical(kind: pa.DataType) -> str | None:
     """How Parquet has a number of 64 bits, or text."""
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    kind = decoded_as(kind)
     if pa.types.is_int64(kind) or pa.types.is_timestamp(kind):
         return "INT64"
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    return "BYTE_ARRAY" if text else None
+    return "BYTE_ARRAY" if pa.types.is_string(kind) else None
 
 
 def _csv_pieces(path: str, reading: Reading) -> list[Piece]:
