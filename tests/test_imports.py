@@ -28,6 +28,7 @@ ORDER = [
     "locations",
     "ingest",
     "stays",
+    "scatter",
     "buckets",
     "window",
     "risk",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
+from tempfile import gettempdir
 
 import duckdb
 import numpy as np
@@ -15,11 +16,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from travelcard.buckets import Arena
+from travelcard.decode import Block
 from travelcard.errors import InputError
+from travelcard.ingest import QUARTERS
+from travelcard.locations import sieve
 from travelcard.pages import Desk
-from travelcard.sources import Reading, pieces_of
+from travelcard.sources import Reading, joined, pieces_of
 
 READING = Reading(columns={"subscriber": "who"}, time_unit="s")
+
+
+class OneCell:
+    """An inventory of a cell that no ping names."""
+
+    def on(self, _: date) -> pl.DataFrame:
+        return pl.DataFrame({"cell": [1 << 60], "place": ["330100"], "inner": [False]})
+
+
+SIEVE = sieve(date(1999, 1, 1), cells=OneCell(), places=None, tz="UTC")
 WORDS = ["46000", "310260", "", "越南", "x" * 300]
 
 
@@ -50,22 +65,26 @@ def table(dice: random.Random, rows: int, *, text: bool, required: bool, times: 
     )
 
 
-def blocks(path: Path) -> list[dict[str, pa.Array]]:
-    """The columns of every row group, decoded by ourselves, under the file's names; a desk is used again."""
-    desk, out = Desk(), []
-    for piece in pieces_of(path, READING):
-        block = piece.block(desk)
-        out.append({"who" if n == "subscriber" else n: c for n, c in block.take(np.arange(len(block))).items()})
-    return out
+def left_over(block: Block, desk: Desk) -> dict[str, pa.Array]:
+    """Every row of a block, put aside, since no cell is known: the columns under the file's names."""
+    with Arena(1, 1 << 20, block.rows, None, len(SIEVE.codes), Path(gettempdir())) as arena:
+        quarters = np.zeros(QUARTERS, np.int64)
+        rest = list(arena.put_block(block, 1, SIEVE, 0, quarters, desk))
+    assert not quarters.any()
+    whole = joined(rest)
+    assert whole.at.tolist() == list(range(block.row, block.row + block.rows))
+    return {"who" if name == "subscriber" else name: column for name, column in whole.columns.items()}
 
 
 def same(path: Path) -> bool:
+    """Whether all row groups are decoded as Arrow reads them; a desk is used again."""
+    desk, pieces = Desk(), pieces_of(path, READING)
     with pq.ParquetFile(path) as file:
         groups = [file.read_row_group(g) for g in range(file.num_row_groups)]
     return all(
         column.equals(group[name].combine_chunks().cast(column.type))
-        for group, block in zip(groups, blocks(path), strict=True)
-        for name, column in block.items()
+        for group, piece in zip(groups, pieces, strict=True)
+        for name, column in left_over(piece.block(desk), desk).items()
     )
 
 
@@ -134,8 +153,8 @@ def test_a_damaged_page_is_refused_or_read_and_nothing_worse(tmp_path, codec, ve
             bad[dice.randrange(4, len(good) - end)] = dice.choice([0, 255, 128, dice.randrange(256)])
         path.write_bytes(bad)
         try:
-            block = piece.block(Desk())  # None: an encoding was turned into another one, and Arrow is asked
-            read = len(block.take(np.arange(len(block)))["subscriber"]) if block else sum(map(len, piece.batches()))
+            block = piece.block(desk := Desk())  # None: an encoding was turned into another one, and Arrow is asked
+            read = len(left_over(block, desk)["who"]) if block else sum(map(len, piece.batches()))
             foreign += block is None
         except InputError as error:
             refused.append(str(error))
@@ -163,6 +182,6 @@ def test_what_lies_on_the_desk_is_not_what_was_taken(tmp_path):
         pl.DataFrame({"who": [7], "time": [noon], "cell": [cell]}, schema=kinds).write_parquet(tmp_path / name)
     desk = Desk()
     first, second = pieces_of([str(tmp_path / "a"), str(tmp_path / "b")], READING)
-    taken = first.block(desk).take(np.array([0]))
-    second.block(desk)
+    taken = left_over(first.block(desk), desk)
+    left_over(second.block(desk), desk)
     assert taken["cell"].to_pylist() == [1]

@@ -27,7 +27,7 @@ from travelcard.decode import Block
 from travelcard.erasure import writing
 from travelcard.errors import GateError, InputError
 from travelcard.gate import Gate, accepted, measures
-from travelcard.ingest import Counts, Numbers, numbers, numbers_of_block, parts, refuse_misread, sift
+from travelcard.ingest import QUARTERS, Counts, numbers, parts, refuse_misread, sift, units
 from travelcard.ledger import Step, append, row_of
 from travelcard.locations import Inventory, Sieve, sieve, silent
 from travelcard.pages import Desk
@@ -35,7 +35,7 @@ from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, STATUSES, STAYS, Table, a_date, bucket_of
-from travelcard.sources import Batch, Piece, Reading, pieces_of, ready
+from travelcard.sources import Batch, Piece, Reading, joined, pieces_of, ready
 from travelcard.stays import Packing, Room, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import NEEDED, visits_of_runs, window_of
@@ -47,6 +47,7 @@ MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
 FIXED = 768 << 20  # of them are Python, its libraries, row groups being decoded; more of it helps nobody
 ARENA_SHARE = 0.6  # of the others are for pings by bucket, the rest for the kernel's scratch
 STAY = 280  # bytes that a stay takes on the way to its card, at most: decoded, laid out, as a visit, as a card, written
+ASIDE = 1 << 16  # rows that are decided together, where they are not plainly clean
 PIECE = 1 << 19  # stays at a time: enough that their number costs nothing, few enough to be made in warm memory
 MAX_REJECTED = 0.8  # the share of rejected pings above which a day is refused: its input was misread as a whole
 
@@ -83,32 +84,50 @@ class Hand:
     """What one thread has met while reading."""
 
     arena: Arena
+    reading: Reading
+    wanted: Sieve
     desk: Desk = field(default_factory=Desk)
     rejects: list[pa.Table] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
+    aside: list[Batch] = field(default_factory=list)  # rows that are not plainly clean
 
-    def read(self, piece: Piece, number: int, reading: Reading, wanted: Sieve) -> None:
-        """Sift a piece of the input and put its clean pings into buckets."""
-        for part in parts(piece, wanted, self.desk):
+    def read(self, piece: Piece, number: int) -> None:
+        """Put the clean pings of a piece of the input into buckets; what is not plainly so is put aside."""
+        for part in parts(piece, self.wanted, self.desk):
+            quarters = np.zeros(QUARTERS, np.int64)
             if isinstance(part, Block):
-                rows = self._put(numbers_of_block(part, reading, wanted), wanted, number)
-                rest = Batch(part.file, part.take(rows), part.numeric, part.row, rows)
+                unit, guessed = units(part.types["time"], self.reading)
+                for rest in self.arena.put_block(part, unit, self.wanted, number, quarters, self.desk):
+                    self._put_aside(rest, number)
+            elif (plain := numbers(part, self.reading, self.wanted)) is not None:
+                guessed = plain.guessed
+                self._put_aside(part.take(self.arena.put_numbers(plain, self.wanted, number, quarters)), number)
             else:
-                plain = numbers(part, reading, wanted)
-                rest = part if plain is None else part.take(self._put(plain, wanted, number))
-            for sifted in sift(rest, reading, wanted):
-                self.counts.add(sifted.counts)
-                if sifted.rejects is not None:
-                    self.rejects.append(sifted.rejects)
-                self.arena.put(sifted, number, piece.file)
+                self._sift(part, number)
+                continue
+            clean, local = int(quarters.sum()), self.wanted.local // 900
+            elsewhere = int(quarters[max(local, 0) : local + 96].sum()) if guessed else 0
+            self.counts.add(Counts(clean, naive=guessed * clean, naive_elsewhere=elsewhere, quarters=quarters))
 
-    def _put(self, plain: Numbers, wanted: Sieve, number: int) -> np.ndarray:
-        """Put what is plainly clean, and count it: the rows left over."""
-        rest, quarters = self.arena.put_numbers(plain, wanted, number)
-        clean, local = len(plain.times) - len(rest), wanted.local // 900
-        elsewhere = int(quarters[max(local, 0) : local + 96].sum()) if plain.guessed else 0
-        self.counts.add(Counts(clean, naive=plain.guessed * clean, naive_elsewhere=elsewhere, quarters=quarters))
-        return rest
+    def _put_aside(self, batch: Batch, number: int) -> None:
+        if self.aside and not self.aside[0].like(batch):
+            self.decide(number)
+        self.aside.append(batch)
+        if sum(map(len, self.aside)) >= ASIDE:
+            self.decide(number)
+
+    def decide(self, number: int) -> None:
+        """Sift what was put aside, together: to begin costs as much as a thousand rows."""
+        batches, self.aside = self.aside, []
+        if batches:
+            self._sift(joined(batches), number)
+
+    def _sift(self, batch: Batch, number: int) -> None:
+        for sifted in sift(batch, self.reading, self.wanted):
+            self.counts.add(sifted.counts)
+            if sifted.rejects is not None:
+                self.rejects.append(sifted.rejects)
+            self.arena.put(sifted, number)
 
 
 def _read(
@@ -136,10 +155,10 @@ def _read(
         with lock:
             if not free:
                 arena = Arena(store.layout.buckets, share, rows, packing, places, store.scratch)
-                hands.append(Hand(spilled.enter_context(arena)))
+                hands.append(Hand(spilled.enter_context(arena), reading, wanted))
                 free.append(hands[-1])
             hand = free.pop()
-        hand.read(piece, number, reading, wanted)
+        hand.read(piece, number)
         with lock:
             free.append(hand)
         return piece.rows
@@ -149,6 +168,8 @@ def _read(
         for more in pool.map(task, range(len(pieces)), pieces):
             done += more
             progress("read", done, total)
+        for _ in pool.map(lambda hand: hand.decide(len(pieces)), hands):
+            pass
     return hands
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -19,148 +19,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from travelcard.compiled import compiled, prefetch, word_at
-from travelcard.errors import InputError
-from travelcard.ingest import QUARTERS, Numbers, Sifted
-from travelcard.locations import Sieve
-from travelcard.schema import REJECTED, SECOND_SHIFT
-from travelcard.sources import text_bytes
+from travelcard.decode import Block, Rest, Space, plain
+from travelcard.errors import InputError, broken
+from travelcard.ingest import Numbers, Sifted
+from travelcard.locations import MISSING, UNSEEN, Sieve, by_plmn
+from travelcard.pages import Desk
+from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_numbers, put_rows, put_span
+from travelcard.schema import REJECTED
+from travelcard.sources import Batch, text_bytes
 from travelcard.stays import Packing, Room, codes, pages, renumber
 
 __all__ = ["Arena", "Sent", "gather", "ranked", "received"]
 
 OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group
-_STRIDE = 256  # rows worked out before they are written: they stay in the nearest cache
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-@compiled(inline="always")
-def _bucket(word: np.uint64, shift: np.uint64) -> np.uint64:
-    """`schema.bucket_of` for the word of one subscriber; `shift` is 64 less the bits of a bucket number."""
-    return ((word ^ word >> np.uint64(32)) * _GOLDEN) >> shift
-
-
-class _Chunks(NamedTuple):
-    """An arena as the kernels fill it: chunk c is pings c * size to (c + 1) * size, `size` being a power of two."""
-
-    pings: np.ndarray  # uint64, `width` a ping: 1, see Packing, or where ids may be too large for that 2, id and event
-    tail: np.ndarray  # of each bucket, where its next ping goes, unless that is the start of a chunk
-    free: np.ndarray  # the first chunk that is nobody's, and how many there are in all
-    owner: np.ndarray  # the bucket of each chunk
-    order: np.ndarray  # the piece of the input that a chunk was begun in
-    size: int
-    shift: np.uint64
-    whole: np.uint64  # 0 where there is one bucket: a shift by 64 is undefined, so it is the first half of two
-    width: int
-    base: np.int64
-    bits: np.uint64
-    ids: np.uint64  # all bits where the id shares a word with the event, none where it has its own
-
-
-@compiled
-def _packed(chunks, most, ids, words, times, locations, unit, start, length, shift, out, bucket):
-    """Pack rows of numbers and find their buckets, -1 of what is not plainly clean.
-
-    No row waits for a branch, so that several are worked out at once: one by one it takes three times as long.
-    """
-    begin, span, per = start * unit, np.uint64(length * unit), np.float64(unit)
-    for i in range(len(out)):
-        # wraps round for what lies before the day, as ids do below; a quotient of so few bits is exact to the second
-        second = np.int64(np.float64(np.int64(min(np.uint64(times[i] - begin), span))) / per)
-        who = np.uint64(ids[i] - chunks.base)
-        clean = (who < most) & (second < length) & (locations[i] >= 0)
-        out[i] = who << chunks.bits & chunks.ids | np.uint64(second) << shift | np.uint64(locations[i])
-        where = np.int32(_bucket(np.uint64(words[i]), chunks.shift) * chunks.whole)
-        bucket[i] = where if clean else np.int32(-1)
-
-
-@compiled
-def _scatter(chunks, ids, packed, bucket, piece, row, rest, left):
-    """Write packed rows to their buckets' chunks: (how many, until one wants a chunk and none is free; rows left over).
-
-    Rows without a bucket are listed in `rest`, after its first `left`, the first of these being `row`.
-    """
-    pings, tail, free, owner, order = chunks.pings, chunks.tail, chunks.free, chunks.owner, chunks.order
-    size, width = chunks.size, chunks.width
-    for i in range(len(packed)):
-        b = bucket[i]
-        if b < 0:
-            rest[left] = row + i
-            left += 1
-            continue
-        k = tail[b]
-        if k & (size - 1) == 0:
-            c = free[0]
-            if c == free[1]:
-                return i, left
-            free[0], owner[c], order[c] = c + 1, b, piece
-            k = c * size
-        if width == 1:
-            pings[k] = packed[i]
-        else:
-            pings[2 * k], pings[2 * k + 1] = np.uint64(ids[i]), packed[i]
-        tail[b] = k + 1
-    return len(packed), left
-
-
-@compiled
-def _put_rows(chunks, words, ids, events, shift, piece, row):
-    """Write the rows that are not rejected, from a row on: the row reached, all or where the chunks ended."""
-    packed, bucket, rest = np.empty(_STRIDE, np.uint64), np.empty(_STRIDE, np.int32), np.empty(_STRIDE, np.int32)
-    low = np.uint64((1 << SECOND_SHIFT) - 1)
-    while row < len(events):
-        n = min(_STRIDE, len(events) - row)
-        for i in range(n):
-            event, who = np.uint64(events[row + i]), np.uint64(ids[row + i] - chunks.base)
-            where = np.int32(_bucket(np.uint64(words[row + i]), chunks.shift) * chunks.whole)
-            bucket[i] = where if event < REJECTED else np.int32(-1)
-            event = event >> np.uint64(SECOND_SHIFT) << shift | event & low
-            packed[i] = who << chunks.bits & chunks.ids | event
-        put, _ = _scatter(chunks, ids[row : row + n], packed[:n], bucket, piece, row, rest, 0)
-        row += put
-        if put < n:
-            break
-    return row
-
-
-@compiled
-def _put_numbers(
-    chunks,
-    most,
-    ids,
-    words,
-    times,
-    locations,
-    unit,
-    start,
-    length,
-    shift,
-    piece,
-    row,
-    quarters,
-    rest,
-    left,
-):
-    """Decide rows of numbers and write the clean pings, from a row on: (row reached, left over).
-
-    Clean in this one pass is what is plainly so; the other rows are listed in `rest`, after its first `left`. `most` is
-    how many ids there may be from the chunks' base on. The pings of each quarter of an hour are counted in `quarters`.
-    """
-    packed, bucket = np.empty(_STRIDE, np.uint64), np.empty(_STRIDE, np.int32)
-    while row < len(ids):
-        end = min(row + _STRIDE, len(ids))
-        n = end - row
-        _packed(
-            chunks, most, ids[row:end], words[row:end], times[row:end], locations[row:end], unit, start, length, shift,
-            packed[:n], bucket,
-        )  # fmt: skip
-        put, left = _scatter(chunks, ids[row:end], packed[:n], bucket, piece, row, rest, left)
-        for i in range(put):
-            if bucket[i] >= 0:
-                quarters[(packed[i] >> shift & np.uint64(0x1FFFF)) // np.uint64(900)] += 1
-        row += put
-        if put < n:
-            break
-    return row, left
+_REST = 1 << 16  # rows of a block put aside before they are looked at
 
 
 @compiled(inline="always")
@@ -182,7 +54,7 @@ def _mixed(data, offsets, words):
         a, b = np.int64(offsets[i]), np.int64(offsets[i + 1])
         mixed = np.uint64(b - a)
         for j in range(a, b, 8):
-            mixed = (mixed ^ _eight(data, j, b)) * _GOLDEN
+            mixed = (mixed ^ _eight(data, j, b)) * GOLDEN
             mixed ^= mixed >> np.uint64(29)
         words[i] = np.int64(mixed)
 
@@ -329,7 +201,7 @@ class Arena:
         bits = buckets.bit_length() - 1
         size = min(max(OPEN_CHUNKS // buckets, 64), 4096)
         count = min(memory // (8 * width), rows) // size + 2 * buckets
-        self._chunks = _Chunks(
+        self._chunks = Chunks(
             pages(width * count * size, np.uint64),
             np.zeros(buckets, np.int64),
             np.array([0, count]),
@@ -361,29 +233,68 @@ class Arena:
         self.names = self.names or Names()
         return self.names.number(ids)
 
-    def put(self, sifted: Sifted, piece: int, file: str) -> None:
-        """Add the clean rows of a sifted block of a file."""
+    def put(self, sifted: Sifted, piece: int) -> None:
+        """Add the clean rows of a sifted batch."""
         ids, words = self._numbered(sifted.ids)
-        if (sifted.events[(ids - self.packing.base).view(np.uint64) >= self._most] < REJECTED).any():
+        beyond = ((ids - self.packing.base).view(np.uint64) >= self._most) & (sifted.events < REJECTED)
+        if beyond.any():
+            file = sifted.file if isinstance(sifted.file, str) else sifted.file[int(beyond.argmax())]
             raise InputError(f"{file}: its statistics of its subscribers are not those of its rows: write it again")
         shift, row = np.uint64(self.packing.shift), 0
-        while (row := _put_rows(self._chunks, words, ids, sifted.events, shift, piece, row)) < len(sifted.events):
+        while (row := put_rows(self._chunks, words, ids, sifted.events, shift, piece, row)) < len(sifted.events):
             self._spill()
 
-    def put_numbers(self, numbers: Numbers, sieve: Sieve, piece: int) -> tuple[np.ndarray, np.ndarray]:
-        """Add what is plainly clean of a batch: (the rows left over, how many pings each quarter of an hour has)."""
+    def put_numbers(self, numbers: Numbers, sieve: Sieve, piece: int, quarters: np.ndarray) -> np.ndarray:
+        """Add what is plainly clean of a batch, counted by the quarter of an hour: the rows left over."""
         ids, words = self._numbered(numbers.ids)
         rest = np.empty(len(ids), np.int32)
-        quarters = np.zeros(QUARTERS, np.int64)
+        columns = [column.view(np.uint8) for column in (ids, words, numbers.times)]
         row = left = 0
         while True:
-            row, left = _put_numbers(
-                self._chunks, self._most, ids, words, numbers.times, numbers.locations, numbers.unit,
-                sieve.start, sieve.length, np.uint64(self.packing.shift), piece, row, quarters, rest, left,
+            put, more = put_numbers(
+                self._chunks, self._most, *((column, 8 * row) for column in columns), numbers.locations[row:],
+                self._day(numbers.unit, sieve), piece, quarters, rest[left:], 0,
             )  # fmt: skip
+            rest[left : left + more] += row
+            row, left = row + put, left + more
             if row == len(ids):
-                return rest[:left].copy(), quarters
+                return rest[:left].copy()
             self._spill()
+
+    def put_block(
+        self, block: Block, unit: int, sieve: Sieve, piece: int, quarters: np.ndarray, desk: Desk
+    ) -> Iterator[Batch]:
+        """`put_numbers` for a block: the rows left over, some at a time."""
+        meaning = np.full(len(block.words["cell"]) + 1, UNSEEN, np.int32)
+        meaning[0] = MISSING
+        countries = by_plmn(block.words["plmn"], sieve) if "plmn" in block.words else np.empty(0, np.int32)
+        rest, left, texts = Rest.on(desk, _REST), 0, []
+        for span in block.spans():
+            ids, mixed = span.subscribers, np.empty(0, np.int64)
+            if isinstance(ids, pa.Array):
+                numbers, mixed = self._numbered(ids)
+                ids = plain(numbers)
+            space, row, why = Space.on(desk, span.longest), 0, FULL
+            while why != DONE:
+                before = left
+                why, row, left = put_span(
+                    self._chunks, self._most, ids, mixed.view(np.uint8), span.times, span.cells, span.plmn, meaning,
+                    sieve.cell_base, sieve.cell_table, countries, space, self._day(unit, sieve), piece, span.first, row,
+                    span.rows, quarters, rest, left,
+                )  # fmt: skip
+                if isinstance(span.subscribers, pa.Array):
+                    texts.append(span.subscribers.take(pa.array(rest.rows[before:left] - span.first)))
+                if why == UNSOUND:
+                    raise broken(block.file, pa.ArrowInvalid("a page does not hold what its header says"))
+                if why == FULL:
+                    self._spill()
+                if why == REST or (left and span.first + row == block.rows):
+                    aside = Rest(*(values[:left].copy() for values in rest))
+                    yield Batch(block.file, block.taken(aside, texts), block.numeric, block.row, aside.rows)
+                    left, texts = 0, []
+
+    def _day(self, unit: int, sieve: Sieve) -> Day:
+        return Day(unit, sieve.start, sieve.length, np.uint64(self.packing.shift))
 
     def _held(self, bucket: int) -> list[_Run]:
         """The chunks of a bucket in memory, in order; all but the last are full."""

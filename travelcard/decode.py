@@ -5,9 +5,10 @@ Columns that are written in another way than most are decoded by Arrow (`sources
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,136 +19,137 @@ from travelcard.compiled import compiled, word_at
 from travelcard.errors import broken
 from travelcard.pages import BEHIND_LENGTH, DICTIONARY, INDICES, PLAIN, Chunk, Desk, chunk_of
 
-__all__ = ["NONE", "Block", "Values", "block_of"]
+__all__ = [
+    "NONE",
+    "Block",
+    "Column",
+    "Rest",
+    "Space",
+    "Span",
+    "block_of",
+    "indices_of",
+    "numbers_of",
+    "plain",
+    "spread",
+]
 
-_CODED = ("cell", "plmn")  # columns whose dictionaries are of use
 NONE = np.iinfo(np.int64).min  # of a number that is missing
+SPAN = 1 << 16  # rows at least that are decompressed together: fewer cost more for being so many spans
+_NO_WORDS = np.empty(0, np.int64)
 
 
 @compiled
-def _hybrid(data: np.ndarray, at: int, end: int, width: int, out: np.ndarray) -> int:
-    """Runs and packed values of `width` bits (RLE/bit-packing hybrid): the largest one, -1 where there are too few."""
-    largest: Any = 0
+def _hybrid(data, at, end, width, out):
+    """Runs and packed values of `width` bits (RLE/bit-packing hybrid): whether there are as many as `out` holds."""
     k, n = 0, len(out)
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
     while k < n:
         head = shift = 0
         while True:
             if at >= end or shift > 35:
-                return -1
-            byte = int(data[at])
+                return False
+            byte = np.int64(data[at])
             at += 1
             head |= (byte & 127) << shift
             if byte < 128:
                 break
             shift += 7
         if head & 1:
-            groups = head >> 1
-            count = min(groups * 8, n - k)
+            count = min((head >> 1) * 8, n - k)
             if (count * width + 7) >> 3 > end - at:
-                return -1
-            for i in range(count):
+                return False
+            done = count & ~7 if width <= 8 else 0
+            for i in range(0, done, 8):  # eight values are in one word: levels are nearly always read here
+                word = word_at(data, at + (i >> 3) * width)
+                for j in range(8):
+                    out[k + i + j] = word >> np.uint64(j * width) & mask
+            for i in range(done, count):
                 bit = i * width
-                value = word_at(data, at + (bit >> 3)) >> np.uint64(bit & 7) & mask
-                out[k + i] = value
-                largest = max(largest, np.int64(value))
-            at += groups * width
+                out[k + i] = word_at(data, at + (bit >> 3)) >> np.uint64(bit & 7) & mask
+            at += (head >> 1) * width
         else:
             count, size = min(head >> 1, n - k), (width + 7) >> 3
             if count == 0 or size > end - at:
-                return -1
+                return False
             value = word_at(data, at) & mask
             for i in range(k, k + count):
                 out[i] = value
-            largest = max(largest, np.int64(value))
             at += size
         k += count
-    return largest
+    return True
 
 
 @compiled
 def _levels(data, page, valid):
-    """Which rows of a page have a value, by its definition levels: where these end, -1 where they are no levels."""
+    """Which rows of a page have a value, by its definition levels: (where these end, how many); -1 for no levels."""
     length, at, last = page[2], page[3], page[4]
     if length == 0:
         valid[:] = True
-        return at
+        return at, len(valid)
     if length == BEHIND_LENGTH:
         length, at = np.int64(word_at(data, at) & np.uint64(0xFFFFFFFF)), at + 4
     end = at + length
-    return end if end <= last and 0 <= _hybrid(data, at, end, 1, valid) <= 1 else np.int64(-1)
+    if end > last or not _hybrid(data, at, end, np.int64(1), valid):
+        return np.int64(-1), 0
+    return end, np.int64(valid.sum())
 
 
 @compiled
-def _indices_of(data, page, words, valid, index):
-    """A page of indices of so many words, -1 where a row has none: whether they are sound."""
-    at, end, some = _levels(data, page, valid), page[4], np.int64(valid.sum())
-    if some == 0 and at >= 0:
-        index[:] = -1
-        return True
-    if at < 0 or at >= end or data[at] > 32 or not 0 <= _hybrid(data, at + 1, end, data[at], index[:some]) < words:
-        return False
+def indices_of(data, page, words, valid, index):
+    """A page of indices of so many words: how many there are, laid one behind the other in `index`, -1 if unsound.
+
+    `valid` says in which rows they are.
+    """
+    at, some = _levels(data, page, valid)
+    if at < 0 or some == 0:
+        return min(some, at)
+    if at >= page[4] or data[at] > 32 or not _hybrid(data, at + 1, page[4], np.int64(data[at]), index[:some]):
+        return np.int64(-1)
+    least, largest = np.int32(0), np.int32(0)  # an index of 32 bits may come out below zero
+    for i in range(some):
+        least, largest = min(least, index[i]), max(largest, index[i])
+    return some if least == 0 and largest < words else np.int64(-1)
+
+
+@compiled
+def spread(valid, some, index):
+    """Move indices that lie one behind the other to their rows; -1 in rows that have none."""
     k = some - 1
-    if some < len(index):
-        for i in range(len(index) - 1, -1, -1):
-            here = np.int64(valid[i])
-            index[i] = index[max(k, 0)] if here else -1
-            k -= here
-    return True
+    for i in range(len(valid) - 1, -1, -1):
+        here = np.int64(valid[i])
+        index[i] = index[max(k, 0)] if here else -1
+        k -= here
 
 
 @compiled
-def _indices(data, pages, words, valid, index):
-    """`_indices_of` for a column: whether it is sound."""
-    row = np.int64(0)
-    for p in range(len(pages)):
-        end = row + pages[p, 1]
-        if pages[p, 0] != DICTIONARY:
-            if end > len(index) or not _indices_of(data, pages[p], words, valid[row:end], index[row:end]):
-                return False
-            row = end
-    return row == len(index)
+def numbers_of(column, page, room, out):
+    """A page of numbers of 64 bits, NONE where a row has none: (whether it is sound, the bytes and where they begin).
 
-
-@compiled
-def _plain_of(data, page, valid, out):
-    """A page of numbers of 64 bits: whether it is sound."""
-    at = _levels(data, page, valid)
-    if at < 0 or 8 * np.int64(valid.sum()) > page[4] - at:
-        return False
-    for i in range(len(out)):
+    They are where they are written if all are there, and else laid in `out`.
+    """
+    data, valid = column.data, room.valid[: page[1]]
+    if page[0] == INDICES:
+        some = indices_of(data, page, len(column.words), valid, room.index)
+        k = 0
+        for i in range(len(valid)):
+            out[i] = column.words[room.index[k]] if valid[i] and some > 0 else NONE
+            k += valid[i]
+        return some >= 0, out.view(np.uint8), np.int64(0)
+    at, some = _levels(data, page, valid)
+    sound = at >= 0 and 8 * some <= page[4] - at
+    if sound and some == len(valid):
+        return sound, data, at
+    for i in range(len(valid) if sound else 0):
         value = np.int64(word_at(data, at))
         out[i] = value if valid[i] else NONE
         at += 8 * np.int64(valid[i])
-    return True
+    return sound, out.view(np.uint8), np.int64(0)
 
 
 @compiled
-def _numbers(data, pages, words, valid, index, out):
-    """A column of numbers of 64 bits, NONE where a row has none: whether it is sound."""
-    row = np.int64(0)
-    for p in range(len(pages)):
-        end = row + pages[p, 1]
-        if pages[p, 0] == DICTIONARY:
-            continue
-        if end > len(out):
-            return False
-        mine = out[row:end]
-        if pages[p, 0] == INDICES:
-            if not _indices_of(data, pages[p], len(words), valid[row:end], index[: end - row]):
-                return False
-            for i in range(len(mine)):
-                mine[i] = words[index[i]] if index[i] >= 0 else NONE
-        elif not _plain_of(data, pages[p], valid[row:end], mine):
-            return False
-        row = end
-    return row == len(out)
-
-
-@compiled
-def _texts(data, page, valid, ends, raw):
+def _laid(data, page, valid, ends, raw):
     """A page of texts, each behind its length, laid one behind the other: whether it is sound."""
-    at, end, k = _levels(data, page, valid), page[4], np.int64(0)
+    (at, _), end, k = _levels(data, page, valid), page[4], np.int64(0)
     if at < 0:
         return False
     for i in range(len(valid)):
@@ -164,43 +166,120 @@ def _texts(data, page, valid, ends, raw):
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
-    """A column of some rows: numbers or texts, or where each stands among some words, -1 where there is none.
+class Column(NamedTuple):
+    """A column of a row group as kernels read it: its pages, decompressed, and the numbers its indices stand for."""
 
-    Where a number is missing `values` has NONE.
-    """
+    data: np.ndarray  # bytes
+    pages: np.ndarray  # as `Chunk.pages` has them
+    words: np.ndarray  # int64
 
-    values: np.ndarray | pa.Array
-    words: np.ndarray | pa.Array | None
-    valid: np.ndarray | None  # None where all are
-    type: pa.DataType
 
-    def take(self, rows: np.ndarray) -> pa.Array:
-        """Some of the rows, as Arrow has them."""
-        if isinstance(self.values, pa.Array):
-            return self.values.take(pa.array(rows))
-        values = self.values[rows]
-        if self.words is not None:
-            return pa.array(self.words).take(pa.array(values, mask=values < 0)).cast(self.type)
-        return pa.array(values, mask=None if self.valid is None else ~self.valid[rows]).cast(self.type)
+_NO_COLUMN = Column(np.empty(0, np.uint8), np.empty((0, 8), np.int64), _NO_WORDS)
+
+
+class Space(NamedTuple):
+    """Room for one page of each column."""
+
+    valid: np.ndarray
+    index: np.ndarray
+    ids: np.ndarray
+    times: np.ndarray
+    plmn: np.ndarray
+    cells: np.ndarray
+    cell_index: np.ndarray
+    known: np.ndarray  # whether there is a cell
+    locations: np.ndarray
+
+    @classmethod
+    def on(cls, desk: Desk, rows: int) -> Space:
+        """Room for pages of so many rows."""
+        kinds = (np.bool_, np.int32, np.int64, np.int64, np.int64, np.int64, np.int32, np.bool_, np.int32)
+        return cls(*(desk.room(f"page {name}", rows, kind) for name, kind in zip(cls._fields, kinds, strict=True)))
+
+
+class Rest(NamedTuple):
+    """Rows of a block that are put aside: their values, NONE for none."""
+
+    rows: np.ndarray  # where in the block they are
+    ids: np.ndarray
+    times: np.ndarray
+    cells: np.ndarray
+    known: np.ndarray  # whether there is a cell
+    plmn: np.ndarray
+
+    @classmethod
+    def on(cls, desk: Desk, rows: int) -> Rest:
+        """Room for so many."""
+        kinds = (np.int32, np.int64, np.int64, np.int64, np.bool_, np.int64)
+        return cls(*(desk.room(f"rest {name}", rows, kind) for name, kind in zip(cls._fields, kinds, strict=True)))
+
+
+class Span(NamedTuple):
+    """Rows of a block whose pages are decompressed together, and lie on the desk until those of the next span do."""
+
+    first: int  # row of the block
+    rows: int
+    subscribers: Column | pa.Array  # an array where they are texts
+    times: Column
+    cells: Column
+    plmn: Column  # without a page where there is none
+
+    @property
+    def longest(self) -> int:
+        """The rows of the longest page."""
+        return max(int(c.pages[:, 1].max(initial=0)) for c in self if isinstance(c, Column))
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """The rows of a row group, as `Batch` has them but for what `Values` says."""
+    """The rows of a row group, as `Batch` has them, in pages. They lie on a desk, until the next block does."""
 
     file: str
-    columns: Mapping[str, Values]
     numeric: bool
     row: int
+    rows: int
+    types: Mapping[str, pa.DataType]
+    chunks: Mapping[str, Chunk]
+    words: Mapping[str, np.ndarray | pa.Array]  # of each column that its indices stand for
+    plmn: np.ndarray | None  # instead of a chunk, where each row's plmn is among the words, NONE where there is none
 
-    def __len__(self) -> int:
-        return len(self.columns["subscriber"].values)
+    def spans(self) -> Iterator[Span]:
+        """All rows, some at a time where pages of all columns end in the same row, as those of most writers do.
 
-    def take(self, rows: np.ndarray) -> dict[str, pa.Array]:
-        """Some rows, by their places in this block, as Arrow has them."""
-        return {name: column.take(rows) for name, column in self.columns.items()}
+        Raises `InputError` where a page is not the one that was written.
+        """
+        ends = {name: np.cumsum((c.table[:, 0] != DICTIONARY) * c.table[:, 1]) for name, c in self.chunks.items()}
+        begin = dict.fromkeys(ends, 0)
+        first = 0
+        for last in reduce(np.intersect1d, ends.values()).tolist():
+            if last - first < SPAN and last < self.rows:
+                continue
+            end = {name: int(np.searchsorted(rows, last, "right")) for name, rows in ends.items()}
+            try:
+                yield self._span(first, last, {name: (begin[name], end[name]) for name in ends})
+            except pa.ArrowException as error:
+                raise broken(self.file, error) from error
+            first, begin = last, end
+
+    def _span(self, first: int, last: int, pages: Mapping[str, tuple[int, int]]) -> Span:
+        read: dict[str, Any] = {"plmn": _NO_COLUMN if self.plmn is None else plain(self.plmn[first:last])}
+        for name, which in pages.items():
+            (data, table), words = self.chunks[name].pages(*which), self.words[name]
+            if name == "subscriber" and not self.numeric:
+                read[name] = _texts(data, table, words)
+            else:
+                read[name] = Column(data, table, np.arange(len(words)) if name == "plmn" else words)
+        return Span(first, last - first, *(read[name] for name in ("subscriber", "time", "cell", "plmn")))
+
+    def taken(self, rest: Rest, texts: Sequence[pa.Array]) -> dict[str, pa.Array]:
+        """Rows that were put aside, as Arrow has them; `texts` are their subscribers, where these are texts."""
+        out = {name: pa.array(v, mask=v == NONE) for name, v in (("subscriber", rest.ids), ("time", rest.times))}
+        out["cell"] = pa.array(rest.cells, mask=~rest.known)
+        if not self.numeric:
+            out["subscriber"] = pa.concat_arrays(texts)
+        if "plmn" in self.words:
+            out["plmn"] = self.words["plmn"].take(pa.array(rest.plmn, mask=rest.plmn < 0))
+        return {name: out[name].cast(kind) for name, kind in self.types.items()}
 
 
 def block_of(
@@ -214,41 +293,28 @@ def block_of(
 ) -> Block | None:
     """A row group of a file, whose first row is the file's `row`: `columns` says which columns, under which names.
 
-    A cell and a plmn keep their dictionaries, where they have any. It lies on the desk, until the next one does. None
-    where it is written in a way that is left to Arrow. Raises `InputError` where the file is not what it says it is.
+    None where it is written in a way that is left to Arrow. Raises `InputError` where the file is not what it says.
     """
-    chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
-    read = {}
+    found = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
+    chunks: dict[str, Chunk] = {}
     try:
         for name, source in columns.items():
-            chunk = chunk_of(file, chunks[source], schema.field(source), desk)
+            chunk = chunk_of(file, found[source], schema.field(source), desk, name)
             if chunk is None:
                 return None
-            read[name] = _values(name, chunk, group.num_rows, desk)
+            rows = chunk.table[chunk.table[:, 0] != DICTIONARY, 1]
+            _sound((rows <= group.num_rows).all() and rows.sum() == group.num_rows)
+            chunks[name] = chunk
+        types = {name: chunk.type for name, chunk in chunks.items()}
+        words, coded = {name: _words(chunk) for name, chunk in chunks.items()}, None
+        if "plmn" in chunks and (chunks["plmn"].table[:, 0] == PLAIN).any():
+            plmn = chunks.pop("plmn")
+            texts = pc.dictionary_encode(_texts(*plmn.pages(0, len(plmn.table)), words["plmn"]))
+            words["plmn"] = texts.dictionary
+            coded = pc.fill_null(texts.indices.cast(pa.int64()), NONE).to_numpy()
     except (pa.ArrowException, OSError) as error:
         raise broken(file, error) from error
-    return Block(file, read, numeric, row)
-
-
-def _values(name: str, chunk: Chunk, rows: int, desk: Desk) -> Values:
-    """A column, decoded."""
-    data, pages, valid = chunk.data, chunk.pages, desk.room(f"valid {name}", rows, np.bool_)
-    text, plain = pa.types.is_string(chunk.type), (pages[:, 0] == PLAIN).any()
-    words = _words(chunk)
-    if name in _CODED and not plain:
-        values = desk.room(f"indices {name}", rows, np.int32)
-        _sound(_indices(data, pages, len(words), valid, values))
-        return Values(values, words, _missing(valid), chunk.type)
-    if not text:
-        values = desk.room(f"values {name}", rows, np.int64)
-        index = desk.room("indices", min(int(pages[:, 1].max(initial=0)), rows), np.int32)
-        _sound(_numbers(data, pages, words, valid, index, values))
-        return Values(values, None, _missing(valid), chunk.type)
-    texts = _texts_of(chunk, words, rows)
-    if name not in _CODED:
-        return Values(texts, None, None, chunk.type)
-    encoded = pc.dictionary_encode(texts)
-    return Values(pc.fill_null(encoded.indices, -1).to_numpy(), encoded.dictionary, None, chunk.type)
+    return Block(file, numeric, row, group.num_rows, types, chunks, words, coded)
 
 
 def _sound(sound: bool) -> None:
@@ -256,42 +322,41 @@ def _sound(sound: bool) -> None:
         raise pa.ArrowInvalid("a page does not hold what its header says")
 
 
-def _missing(valid: np.ndarray) -> np.ndarray | None:
-    return None if valid.all() else valid
+def plain(values: np.ndarray) -> Column:
+    """Numbers of 64 bits as a column of one page."""
+    page = (PLAIN, len(values), 0, 0, values.nbytes, values.nbytes, 0, -1)
+    return Column(values.view(np.uint8), np.array([page]), _NO_WORDS)
 
 
 def _words(chunk: Chunk) -> np.ndarray | pa.Array:
     """The dictionary of a column; no word where it has none."""
-    pages = chunk.pages[chunk.pages[:, 0] == DICTIONARY][:1]
-    rows = int(pages[:, 1].sum())
-    _sound(4 * rows <= len(chunk.data))
-    valid = np.empty(rows, np.bool_)
-    if pa.types.is_string(chunk.type):
-        return _text_page(chunk.data, pages[0], valid) if len(pages) else pa.array([], pa.string())
-    words = np.empty(rows, np.int64)
-    _sound(not len(pages) or _plain_of(chunk.data, pages[0], valid, words))
-    return words
+    text, at = pa.types.is_string(chunk.type), np.flatnonzero(chunk.table[:, 0] == DICTIONARY)
+    if not len(at):
+        return pa.array([], pa.string()) if text else _NO_WORDS
+    data, (page,) = chunk.pages(at[0], at[0] + 1)
+    _sound((4 if text else 8) * page[1] <= page[4] - page[3])
+    return _text_page(data, page) if text else data[: 8 * page[1]].copy().view(np.int64)
 
 
-def _texts_of(chunk: Chunk, words: pa.Array, rows: int) -> pa.Array:
-    """A column of texts."""
+def _texts(data: np.ndarray, pages: np.ndarray, words: pa.Array) -> pa.Array:
+    """Pages of texts."""
     parts = [pa.array([], pa.string())]
-    for page in chunk.pages[chunk.pages[:, 0] != DICTIONARY]:
-        _sound(page[1] <= rows)
-        valid, index = np.empty(page[1], np.bool_), np.empty(page[1], np.int32)
+    for page in pages[pages[:, 0] != DICTIONARY]:
         if page[0] == PLAIN:
-            parts.append(_text_page(chunk.data, page, valid))
+            parts.append(_text_page(data, page))
         else:
-            _sound(_indices_of(chunk.data, page, len(words), valid, index))
+            valid, index = np.empty(page[1], np.bool_), np.empty(page[1], np.int32)
+            some = indices_of(data, page, len(words), valid, index)
+            _sound(some >= 0)
+            spread(valid, some, index)
             parts.append(words.take(pa.array(index, mask=index < 0)))
-    texts = pa.concat_arrays(parts)
-    _sound(len(texts) == rows)
-    return texts
+    return pa.concat_arrays(parts)
 
 
-def _text_page(data: np.ndarray, page: np.ndarray, valid: np.ndarray) -> pa.Array:
+def _text_page(data: np.ndarray, page: np.ndarray) -> pa.Array:
+    valid = np.empty(page[1], np.bool_)
     raw, ends = np.empty(page[4] - page[3], np.uint8), np.zeros(page[1] + 1, np.int32)
-    _sound(_texts(data, page, valid, ends, raw))
+    _sound(_laid(data, page, valid, ends, raw))
     bits = None if valid.all() else pa.py_buffer(np.packbits(valid, bitorder="little"))
     texts = pa.StringArray.from_buffers(len(valid), pa.py_buffer(ends), pa.py_buffer(raw), bits)
     texts.validate(full=True)  # UTF-8

@@ -13,17 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from travelcard.compiled import compiled
-from travelcard.decode import NONE, Block, Values
+from travelcard.decode import NONE, Block
 from travelcard.errors import InputError
 from travelcard.locations import (
     MISSING,
-    UNSEEN,
     Inventory,
     Sieve,
-    by_plmn,
     by_position,
     find,
-    find_words,
     floats,
     integers,
     locations_of,
@@ -251,6 +248,7 @@ class Counts:
 class Sifted:
     """One batch decided: ids (int64, or text still to be numbered), one event a row, rejects, counts."""
 
+    file: str | pa.Array
     ids: np.ndarray | pa.Array
     events: np.ndarray
     rejects: pa.Table | None
@@ -282,13 +280,6 @@ def parts(piece: Piece, sieve: Sieve, desk: Desk) -> Iterator[Batch | Block]:
     yield from piece.batches() if block is None else [block]
 
 
-def numbers_of_block(block: Block, reading: Reading, sieve: Sieve) -> Numbers:
-    """The rows of a block as numbers."""
-    ids, times, cells = (block.columns[name] for name in ("subscriber", "time", "cell"))
-    locations = _located(cells, block.columns.get("plmn"), sieve)
-    return Numbers(ids.values, times.values, locations, *_units(times.type, reading))
-
-
 def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
     """The rows as numbers, or None where a time or cell is none, a time is local, or integers are written as text."""
     if not len(batch) or not _plain(batch, reading, sieve):
@@ -298,10 +289,10 @@ def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
     if cells.null_count:
         locations[cells.is_null().to_numpy(zero_copy_only=False)] = MISSING
     ids = _raw(ids) if batch.numeric else as_text(ids)
-    return Numbers(ids, _raw(times), locations, *_units(times.type, reading))
+    return Numbers(ids, _raw(times), locations, *units(times.type, reading))
 
 
-def _units(kind: pa.DataType, reading: Reading) -> tuple[int, bool]:
+def units(kind: pa.DataType, reading: Reading) -> tuple[int, bool]:
     """(units a second of times that are numbers, whether they were taken for UTC without being told)."""
     if pa.types.is_timestamp(kind):
         return _UNITS[kind.unit], kind.tz is None and reading.timezone is None
@@ -317,35 +308,6 @@ def _plain(batch: Batch, reading: Reading, sieve: Sieve) -> bool:
     if reading.local(time):
         return False
     return all(pa.types.is_integer(kind) or pa.types.is_timestamp(kind) for kind in (time, kinds["cell"]))
-
-
-def _located(cells: Values, plmn: Values | None, sieve: Sieve) -> np.ndarray:
-    """The location of every row of a block, by cell or else by plmn."""
-    if cells.words is None:
-        out = find(cells.values, sieve)
-        if cells.valid is not None:
-            out[~cells.valid] = MISSING
-    else:
-        out = np.empty(len(cells.values), np.int32)
-        find_words(
-            cells.values,
-            cells.words,
-            np.full(len(cells.words), UNSEEN, np.int32),
-            sieve.cell_base,
-            sieve.cell_table,
-            out,
-        )
-    if cells.valid is not None and plmn is not None and plmn.words is not None:
-        _roaming(plmn.values, by_plmn(plmn.words, sieve), out)
-    return out
-
-
-@compiled
-def _roaming(plmn, meaning, locations):
-    """Put the location of a plmn where no cell is."""
-    for i in range(len(plmn)):
-        if locations[i] == MISSING and plmn[i] >= 0:
-            locations[i] = meaning[plmn[i]]
 
 
 def _raw(array: pa.Array) -> np.ndarray:
@@ -387,7 +349,7 @@ def decided(batch: Batch, reading: Reading, sieve: Sieve) -> Sifted:
         _count_swapped(counts, columns, by_position, locations, sieve)
     if guessed:
         counts.naive, counts.naive_elsewhere = _on_day(times, unit, sieve.start + sieve.local)
-    return Sifted(ids, events, _rejects(batch, events) if rejected.any() else None, counts)
+    return Sifted(batch.file, ids, events, _rejects(batch, events) if rejected.any() else None, counts)
 
 
 def _count_swapped(
@@ -408,7 +370,8 @@ def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
     rows = np.flatnonzero(events >= REJECTED)
     reason = (events[rows] - np.uint32(REJECTED)).astype(np.int8)
     none = pa.nulls(len(rows), pa.string())
-    lost = batch.take(rows).columns
+    taken = batch.take(rows)
+    lost = taken.columns
     text = {name: as_text(column) for name, column in lost.items() if name != "time"}
     lat, lon, accuracy = (pc.fill_null(text.get(name, none), "") for name in ("lat", "lon", "accuracy"))
     with_accuracy = pc.if_else(pc.equal(accuracy, ""), "", pc.binary_join_element_wise("", accuracy, ","))
@@ -422,8 +385,8 @@ def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
     return pa.Table.from_arrays(
         [
             pa.array(REASONS).take(pa.array(reason)),
-            pa.array([batch.file]).take(pa.array(np.zeros(len(rows), np.int8))),
-            pa.array((rows if batch.at is None else batch.at[rows].astype(np.int64)) + batch.row),
+            pa.repeat(taken.file, len(rows)) if isinstance(taken.file, str) else taken.file,
+            pa.array(taken.at.astype(np.int64) + taken.row),
             pc.if_else(pc.or_(nothing, pc.fill_null(pc.equal(value, text["subscriber"]), False)), None, value),
         ],
         schema=REJECTS.arrow(),

@@ -25,10 +25,11 @@ __all__ = [
     "Sieve",
     "by_plmn",
     "by_position",
+    "expect",
     "find",
-    "find_words",
     "floats",
     "integers",
+    "location_of",
     "locations_of",
     "mark",
     "seen",
@@ -71,7 +72,7 @@ def _located(places: np.ndarray, inner: np.ndarray, meaning: np.ndarray) -> np.n
 
 
 @compiled
-def _expect(cells: np.ndarray, row: int, base: int, table: np.ndarray, shift: np.uint64) -> None:
+def expect(cells: np.ndarray, row: int, base: int, table: np.ndarray, shift: np.uint64) -> None:
     """Have the slots fetched in which the search for the cell some rows further on begins.
 
     A table of 5 million cells fits no cache: a loop that waits for each slot spends 60 ns a row, with this 27.
@@ -84,7 +85,7 @@ def _enter(cells: np.ndarray, base: int, locations: np.ndarray, table: np.ndarra
     """Enter cells into a table whose slots are all free."""
     mask, shift = np.uint64(len(table) - 1), shift_of(table)
     for row in range(len(cells)):
-        _expect(cells, row, base, table, shift)
+        expect(cells, row, base, table, shift)
         key = cells[row] - base
         h = slot_of(np.uint64(key), shift)
         while table[h] != -1:
@@ -132,7 +133,7 @@ def _entry(cell, base, table, shift):
 
 
 @compiled
-def _location_of(cell: int, base: int, table: np.ndarray, shift: np.uint64) -> int:
+def location_of(cell: int, base: int, table: np.ndarray, shift: np.uint64) -> int:
     """The location of a cell's id; below zero the reason why it has none."""
     found = _entry(cell, base, table, shift)
     return found - 1 if found <= 0x8000 else _NOWHERE if found <= 0xFFFF else _UNKNOWN
@@ -149,26 +150,9 @@ def _find(cells: np.ndarray, base: int, table: np.ndarray) -> np.ndarray:
     out = np.empty(len(cells), np.int32)
     shift = shift_of(table)
     for i in range(len(cells)):
-        _expect(cells, i, base, table, shift)
-        out[i] = _location_of(cells[i], base, table, shift)
+        expect(cells, i, base, table, shift)
+        out[i] = location_of(cells[i], base, table, shift)
     return out
-
-
-@compiled
-def find_words(index, words, meaning, base, table, out):
-    """The locations of cells by their indices among words, where -1 is none.
-
-    A word is looked up when a ping first names it: that is what marks its cell, and there are far fewer words than
-    pings.
-    """
-    shift = shift_of(table)
-    for i in range(len(index)):
-        k = index[i]
-        location = meaning[k] if k >= 0 else MISSING
-        if location == UNSEEN:
-            location = _location_of(words[k], base, table, shift)
-            meaning[k] = location
-        out[i] = location
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import cramjam
 import numpy as np
@@ -155,20 +156,52 @@ class Desk:
         return self._kept[name][:n]
 
 
-class Chunk(NamedTuple):
-    """The pages of a column of a row group, decompressed."""
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A column of a row group: its bytes as they are in the file, and `_layout` of its pages."""
 
+    name: str
+    path: str  # of the column in its file
     type: pa.DataType
-    data: np.ndarray  # bytes, PADDING of which mean nothing
-    pages: np.ndarray  # int64; of each page what it holds, its rows, the length of its levels, where it begins and ends
+    codec: str
+    raw: np.ndarray
+    table: np.ndarray
+    desk: Desk
+
+    def pages(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Some pages, decompressed, laid on the desk until the next ones are.
+
+        (their bytes, PADDING of which mean nothing; of each what it holds, its rows, the length of its levels, where it
+        begins and ends). Raises `ArrowInvalid` where a page is not the one that was written.
+        """
+        table = self.table[first:last].copy()
+        ends = np.cumsum(table[:, 5])
+        if len(table) and ends[-1] > _MOST:
+            raise pa.ArrowInvalid(f"the pages of {self.path} are longer than any are")
+        data = self.desk.room(f"pages {self.name}", int(ends[-1] if len(table) else 0) + PADDING)
+        unpack, source, at = _CODECS[self.codec], self.raw.data, 0
+        for _, _, _, begin, end, size, plain, crc in table.tolist():
+            if crc >= 0 and crc32(source[begin:end]) != crc:
+                raise pa.ArrowInvalid(f"a page of {self.path} does not have its checksum")
+            if plain:
+                data[at : at + plain] = self.raw[begin : begin + plain]
+            try:
+                if plain < size and unpack(source[begin + plain : end], data[at + plain : at + size]) != size - plain:
+                    raise pa.ArrowInvalid(f"a page of {self.path} has fewer bytes than its header says")
+            except cramjam.DecompressionError as error:
+                raise pa.ArrowInvalid(f"a page of {self.path} cannot be decompressed: {error}") from error
+            at += size
+        table[:, 3], table[:, 4] = ends - table[:, 5], ends
+        return data, table
 
 
-def _pages(
-    path: str, chunk: pq.ColumnChunkMetaData, *, optional: bool, desk: Desk
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """(the bytes of a column chunk, `_layout` of its pages); None where a page is of an encoding that is not taken."""
+def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: Desk, name: str) -> Chunk | None:
+    """A column of a row group, laid on the desk under a name; None where a page is of an encoding that is not taken.
+
+    Raises `ArrowInvalid` where the file is not what its footer says.
+    """
     start = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
-    raw = desk.room("packed", chunk.total_compressed_size)
+    raw = desk.room(f"packed {name}", chunk.total_compressed_size)
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
         if file.readinto(raw.data) != len(raw):
@@ -177,37 +210,9 @@ def _pages(
     while n == SHORT:
         most *= 4
         table = np.empty((most, 8), np.int64)
-        n = _layout(raw, optional, chunk.compression != "UNCOMPRESSED", table)
+        n = _layout(raw, field.nullable, chunk.compression != "UNCOMPRESSED", table)
     if n == FOREIGN:
         return None
     if n == UNSOUND:
         raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} has no header")
-    return raw, table[:n]
-
-
-def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: Desk) -> Chunk | None:
-    """A column of a row group; None where a page is of an encoding that is not taken.
-
-    Raises `ArrowInvalid` where its pages are not those that were written.
-    """
-    if (found := _pages(path, chunk, optional=field.nullable, desk=desk)) is None:
-        return None
-    raw, table = found
-    ends = np.cumsum(table[:, 5])
-    if len(table) and ends[-1] > _MOST:
-        raise pa.ArrowInvalid(f"the pages of {chunk.path_in_schema} are longer than any are")
-    data = desk.room("unpacked", int(ends[-1]) + PADDING) if len(table) else np.empty(PADDING, np.uint8)
-    unpack, source, at = _CODECS[chunk.compression], raw.data, 0
-    for _, _, _, begin, end, size, plain, crc in table.tolist():
-        if crc >= 0 and crc32(source[begin:end]) != crc:
-            raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} does not have its checksum")
-        if plain:
-            data[at : at + plain] = raw[begin : begin + plain]
-        try:
-            if plain < size and unpack(source[begin + plain : end], data[at + plain : at + size]) != size - plain:
-                raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} has fewer bytes than its header says")
-        except cramjam.DecompressionError as error:
-            raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} cannot be decompressed: {error}") from error
-        at += size
-    table[:, 3], table[:, 4] = ends - table[:, 5], ends
-    return Chunk(decoded_as(field.type), data, table)
+    return Chunk(name, chunk.path_in_schema, decoded_as(field.type), chunk.compression, raw, table[:n], desk)

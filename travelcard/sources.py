@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -92,9 +92,9 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some rows of one source: the columns under travelcard's names, where they stand in it, what subscribers are."""
+    """Some rows of a source: the columns under travelcard's names, where they stand in it, what subscribers are."""
 
-    file: str
+    file: str | pa.Array  # of them all, or of each
     columns: Mapping[str, pa.Array]
     numeric: bool  # subscribers are whole numbers, also where the column is text
     row: int  # where in the source the first row stands, from 0
@@ -108,12 +108,29 @@ class Batch:
         for start in range(0, len(self), length):
             columns = {name: column.slice(start, length) for name, column in self.columns.items()}
             at = None if self.at is None else self.at[start : start + length]
-            yield Batch(self.file, columns, self.numeric, self.row + (start if at is None else 0), at)
+            file = self.file if isinstance(self.file, str) else self.file.slice(start, length)
+            yield Batch(file, columns, self.numeric, self.row + (start if at is None else 0), at)
 
     def take(self, rows: np.ndarray) -> Batch:
         """Some rows, by their places in this batch."""
         columns = {name: _taken(column, rows) for name, column in self.columns.items()}
-        return Batch(self.file, columns, self.numeric, self.row, rows if self.at is None else self.at[rows])
+        file = self.file if isinstance(self.file, str) else self.file.take(pa.array(rows))
+        return Batch(file, columns, self.numeric, self.row, rows if self.at is None else self.at[rows])
+
+    def like(self, other: Batch) -> bool:
+        """Whether the columns are of the same types as another batch's."""
+        return {n: c.type for n, c in self.columns.items()} == {n: c.type for n, c in other.columns.items()}
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Rows that were taken from batches which are `like` each other, as one batch."""
+    first = batches[0]
+    columns = {name: pa.concat_arrays([batch.columns[name] for batch in batches]) for name in first.columns}
+    files = pa.array([batch.file for batch in batches]).take(
+        pa.array(np.repeat(np.arange(len(batches)), [len(b) for b in batches]))
+    )
+    rows = [batch.at.astype(np.int64) + batch.row for batch in batches if batch.at is not None]
+    return Batch(files, columns, first.numeric, 0, np.concatenate(rows))
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

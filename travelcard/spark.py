@@ -189,10 +189,11 @@ def _scattered(shared: Any, group: list[tuple[int, str, int]]) -> Iterator[tuple
         rows = sum(pieces[file][at].rows for _, file, at in group)
         places, scratch = len(day.wanted.codes), Path(tempfile.gettempdir())
         with Arena(buckets, SHARE, rows or SHARE // 8, day.packing, places, scratch) as arena:
-            hand = Hand(arena)
+            hand = Hand(arena, day.reading, day.wanted)
             for number, file, at in group:
                 before = len(hand.rejects)
-                hand.read(pieces[file][at], number, day.reading, day.wanted)
+                hand.read(pieces[file][at], number)
+                hand.decide(number)
                 hand.rejects[before:] = [_named(rejects, file) for rejects in hand.rejects[before:]]
             yield from ((bucket, sent) for bucket in range(buckets) if (sent := arena.sent(bucket)) is not None)
             yield buckets, _Read(hand.counts, hand.rejects, seen(day.wanted), arena.spilled)
