@@ -44,7 +44,8 @@ def _hybrid(data, at, end, width, out):
     k, n = 0, len(out)
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
     while k < n:
-        head = shift = 0
+        head: Any = 0
+        shift = 0
         while True:
             if at >= end or shift > 35:
                 return False
@@ -129,10 +130,10 @@ def numbers_of(column, page, room, out):
     """
     data, valid = column.data, room.valid[: page[1]]
     if page[0] == INDICES:
-        some = indices_of(data, page, len(column.words), valid, room.index)
+        some = indices_of(data, page, len(column.words), valid, room.indices)
         k = 0
         for i in range(len(valid)):
-            out[i] = column.words[room.index[k]] if valid[i] and some > 0 else NONE
+            out[i] = column.words[room.indices[k]] if valid[i] and some > 0 else NONE
             k += valid[i]
         return some >= 0, out.view(np.uint8), np.int64(0)
     at, some = _levels(data, page, valid)
@@ -181,7 +182,7 @@ class Space(NamedTuple):
     """Room for one page of each column."""
 
     valid: np.ndarray
-    index: np.ndarray
+    indices: np.ndarray
     ids: np.ndarray
     times: np.ndarray
     plmn: np.ndarray

@@ -386,7 +386,7 @@ def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
         [
             pa.array(REASONS).take(pa.array(reason)),
             pa.repeat(taken.file, len(rows)) if isinstance(taken.file, str) else taken.file,
-            pa.array(taken.at.astype(np.int64) + taken.row),
+            pa.array((rows if batch.at is None else batch.at[rows].astype(np.int64)) + batch.row),
             pc.if_else(pc.or_(nothing, pc.fill_null(pc.equal(value, text["subscriber"]), False)), None, value),
         ],
         schema=REJECTS.arrow(),
