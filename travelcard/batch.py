@@ -251,14 +251,14 @@ class Threads:
             files: list[Written] = []
             subscribers = merged = 0
             with _pool() as pool:
+                lost = pool.submit(write_rejects, store, night.day, [table for hand in hands for table in hand.rejects])
                 for written, people, repeated in pool.map(task, range(store.layout.buckets)):
                     files += [written] if written is not None else []
                     subscribers += people
                     merged += repeated
                     night.progress("stays", len(files), store.layout.buckets)
-            rejects = write_rejects(store, night.day, [table for hand in hands for table in hand.rejects])
             on_disk = sum(arena.spilled for arena in arenas)
-            return Made(counts, files, rejects, subscribers, merged, on_disk, silent(wanted))
+            return Made(counts, files, lost.result(), subscribers, merged, on_disk, silent(wanted))
 
     def cards(self, task: CardsOfBucket, progress: Progress) -> Iterator[tuple[Written | None, Counter[str]]]:
         buckets = task.store.layout.buckets

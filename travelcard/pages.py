@@ -152,7 +152,7 @@ class Desk:
     def room(self, name: str, n: int, kind: Any = np.uint8) -> np.ndarray:
         """Room for `n` of a kind, under a name: what was there is written over."""
         if name not in self._kept or len(self._kept[name]) < n:
-            self._kept[name] = np.empty(n, kind)
+            self._kept[name] = np.empty(n + n // 8, kind)  # the next row group is a little larger
         return self._kept[name][:n]
 
 
