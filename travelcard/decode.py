@@ -36,11 +36,15 @@ __all__ = [
 NONE = np.iinfo(np.int64).min  # of a number that is missing
 SPAN = 1 << 16  # rows at least that are decompressed together: fewer cost more for being so many spans
 _NO_WORDS = np.empty(0, np.int64)
+_ALL = np.uint64(0x0101010101010101)  # eight rows that have a value
 
 
 @compiled
 def _hybrid(data, at, end, width, out):
-    """Runs and packed values of `width` bits (RLE/bit-packing hybrid): whether there are as many as `out` holds."""
+    """Runs and packed values of `width` bits (RLE/bit-packing hybrid): whether there are as many as `out` holds.
+
+    Here and elsewhere an index without a sign, which cannot count from the end, lets several rows be done at once.
+    """
     k, n = 0, len(out)
     mask = (np.uint64(1) << np.uint64(width)) - np.uint64(1)
     while k < n:
@@ -63,18 +67,18 @@ def _hybrid(data, at, end, width, out):
             for i in range(0, done, 8):  # eight values are in one word: levels are nearly always read here
                 word = word_at(data, at + (i >> 3) * width)
                 for j in range(8):
-                    out[k + i + j] = word >> np.uint64(j * width) & mask
+                    out[np.uint64(k + i + j)] = word >> np.uint64(j * width) & mask
             for i in range(done, count):
                 bit = i * width
-                out[k + i] = word_at(data, at + (bit >> 3)) >> np.uint64(bit & 7) & mask
+                out[np.uint64(k + i)] = word_at(data, at + (bit >> 3)) >> np.uint64(bit & 7) & mask
             at += (head >> 1) * width
         else:
             count, size = min(head >> 1, n - k), (width + 7) >> 3
             if count == 0 or size > end - at:
                 return False
             value = word_at(data, at) & mask
-            for i in range(k, k + count):
-                out[i] = value
+            for i in range(count):
+                out[np.uint64(k + i)] = value
             at += size
         k += count
     return True
@@ -117,8 +121,8 @@ def spread(valid, some, index):
     """Move indices that lie one behind the other to their rows; -1 in rows that have none."""
     k = some - 1
     for i in range(len(valid) - 1, -1, -1):
-        here = np.int64(valid[i])
-        index[i] = index[max(k, 0)] if here else -1
+        here = np.int64(valid[np.uint64(i)])
+        index[np.uint64(i)] = index[np.uint64(max(k, 0))] if here else -1
         k -= here
 
 
@@ -131,20 +135,37 @@ def numbers_of(column, page, room, out):
     data, valid = column.data, room.valid[: page[1]]
     if page[0] == INDICES:
         some = indices_of(data, page, len(column.words), valid, room.indices)
-        k = 0
-        for i in range(len(valid)):
-            out[i] = column.words[room.indices[k]] if valid[i] and some > 0 else NONE
-            k += valid[i]
-        return some >= 0, out.view(np.uint8), np.int64(0)
-    at, some = _levels(data, page, valid)
-    sound = at >= 0 and 8 * some <= page[4] - at
-    if sound and some == len(valid):
-        return sound, data, at
-    for i in range(len(valid) if sound else 0):
-        value = np.int64(word_at(data, at))
-        out[i] = value if valid[i] else NONE
-        at += 8 * np.int64(valid[i])
+        laid, at, sound = (out if some == len(valid) else room.values), np.int64(0), some >= 0
+        for k in range(some):
+            laid[k] = column.words[np.uint64(room.indices[k])]
+        values = laid.view(np.uint8)
+    else:
+        at, some = _levels(data, page, valid)
+        values, sound = data, at >= 0 and 8 * some <= page[4] - at
+    if not sound or some == len(valid):
+        return sound, values, at
+    flags, whole = valid.view(np.uint8), len(valid) & ~7
+    for i in range(0, whole, 8):  # nearly always eight rows have a value, or none has
+        eight = word_at(flags, i)
+        if eight == _ALL:
+            for j in range(8):
+                out[np.uint64(i + j)] = np.int64(word_at(values, at + 8 * j))
+            at += 64
+        elif eight == 0:
+            out[i : i + 8] = NONE
+        else:
+            at = _one_by_one(values, at, valid, i, i + 8, out)
+    _one_by_one(values, at, valid, whole, len(valid), out)
     return sound, out.view(np.uint8), np.int64(0)
+
+
+@compiled
+def _one_by_one(values, at, valid, first, last, out):
+    """Move numbers that lie one behind the other to their rows, NONE to those that have none: where the next is."""
+    for i in range(first, last):
+        out[i] = np.int64(word_at(values, at)) if valid[i] else NONE
+        at += 8 * np.int64(valid[i])
+    return at
 
 
 @compiled
@@ -183,6 +204,7 @@ class Space(NamedTuple):
 
     valid: np.ndarray
     indices: np.ndarray
+    values: np.ndarray
     ids: np.ndarray
     times: np.ndarray
     plmn: np.ndarray
@@ -194,7 +216,7 @@ class Space(NamedTuple):
     @classmethod
     def on(cls, desk: Desk, rows: int) -> Space:
         """Room for pages of so many rows."""
-        kinds = (np.bool_, np.int32, np.int64, np.int64, np.int64, np.int64, np.int32, np.bool_, np.int32)
+        kinds = (np.bool_, np.int32, *[np.int64] * 5, np.int32, np.bool_, np.int32)
         return cls(*(desk.room(f"page {name}", rows, kind) for name, kind in zip(cls._fields, kinds, strict=True)))
 
 

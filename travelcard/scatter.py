@@ -93,7 +93,8 @@ def _scatter(chunks, ids, packed, bucket, piece, row, rest, left):
             rest[left] = row + i
             left += 1
             continue
-        k = tail[b]
+        at = np.uint64(b)
+        k = tail[at]
         if k & (size - 1) == 0:
             c = free[0]
             if c == free[1]:
@@ -101,10 +102,10 @@ def _scatter(chunks, ids, packed, bucket, piece, row, rest, left):
             free[0], owner[c], order[c] = c + 1, b, piece
             k = c * size
         if width == 1:
-            pings[k] = packed[i]
+            pings[np.uint64(k)] = packed[i]
         else:
             pings[2 * k], pings[2 * k + 1] = _number(ids, i), packed[i]
-        tail[b] = k + 1
+        tail[at] = k + 1
     return len(packed), left
 
 
