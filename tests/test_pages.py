@@ -30,8 +30,8 @@ READING = Reading(columns={"subscriber": "who"}, time_unit="s")
 class OneCell:
     """An inventory of a cell that no ping names."""
 
-    def on(self, _: date) -> pl.DataFrame:
-        return pl.DataFrame({"cell": [1 << 60], "place": ["330100"], "inner": [False]})
+    def valid(self, _: date) -> pa.Table:
+        return pa.table({"cell": [1 << 60], "place": ["330100"], "inner": [False]})
 
 
 SIEVE = sieve(date(1999, 1, 1), cells=OneCell(), places=None, tz="UTC")

@@ -119,7 +119,7 @@ def test_every_plot_is_drawn_and_what_it_refers_to_is_its_own(made):
 def test_its_numbers_are_the_ledgers(made):
     store, _, text = made
     page = Page(text)
-    (row,) = newest(store, "stays").filter(pl.col("day") == DAY).to_dicts()
+    (row,) = (row for row in newest(store, "stays") if row["day"] == DAY)
     lost = dict(row["rejected"])
     shown = page.numbers(f"The night of {DAY}")
     assert int(shown["pings read"]) == row["read"]
@@ -127,7 +127,7 @@ def test_its_numbers_are_the_ledgers(made):
     assert list(map(int, page.numbers("Volumes by hour").values())) == row["hours"]
     assert {k: int(v) for k, v in page.numbers("Rejects by reason").items() if int(v)} == lost
     assert page.numbers("Silent cells by day")[str(DAY)] == str(row["silent"])
-    (made_cards,) = newest(store, "cards").filter(pl.col("day") == DAY + timedelta(days=1)).to_dicts()
+    (made_cards,) = (row for row in newest(store, "cards") if row["day"] == DAY + timedelta(days=1))
     colours = {
         r[1]: int(r[2].replace(",", "")) for r in page.tables["Cards by colour"] if r[0] == str(made_cards["day"])
     }

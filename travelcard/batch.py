@@ -14,10 +14,9 @@ from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from itertools import chain
 from threading import Lock, local
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -39,6 +38,11 @@ from travelcard.sources import Batch, Piece, Reading, joined, pieces_of, ready
 from travelcard.stays import Packing, Room, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import NEEDED, visits_of_runs, window_of
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from travelcard.frames import polars as pl
 
 __all__ = ["run"]
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -40,6 +39,11 @@ from travelcard.rules import (
 from travelcard.schema import CARDS, SECONDS, STATUSES, VISITS, Column, Table, a_date, zone
 from travelcard.stays import place_codes
 from travelcard.window import Visits
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from travelcard.frames import polars as pl
 
 __all__ = ["Card", "cards", "explain"]
 

@@ -8,18 +8,23 @@ from datetime import date
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from travelcard.errors import InputError
+from travelcard.errors import InputError, one_line
 from travelcard.places import SNAP, Places
 from travelcard.schema import INVENTORY
 from travelcard.sources import read_table
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from travelcard.frames import polars as pl
 
 __all__ = ["DEFAULT_RANGE", "H3_RESOLUTION", "CellMap"]
 
@@ -38,7 +43,7 @@ class CellMap:
     outside every place) and inner, sorted by cell and start. `places` is the digest of the boundaries.
     """
 
-    rows: pl.LazyFrame  # of a saved map only the columns that are asked for are read
+    rows: pa.Table | Path  # of a saved map the file: only the columns that are asked for are read
     places: str
     snap: float
 
@@ -95,12 +100,12 @@ class CellMap:
             else pl.lit(None, pl.Categorical).alias("place"),
             pl.Series("inner", places.inner(lat, lon, radius, place)),
         ).sort("cell", "valid_date_start", nulls_last=False)
-        return cls(frame.lazy(), places.digest, float(snap))
+        return cls(frame.to_arrow(), places.digest, float(snap))
 
     @cached_property
     def frame(self) -> pl.DataFrame:
         """All rows with all their columns."""
-        return _collected(self.rows)
+        return pl.DataFrame(self._read())
 
     @property
     def outside(self) -> pl.DataFrame:
@@ -109,9 +114,23 @@ class CellMap:
 
     def on(self, day: date) -> pl.DataFrame:
         """The cells valid on a day, one row each: cell, place (categorical, null = outside every place), inner."""
-        start, end = pl.col("valid_date_start"), pl.col("valid_date_end")
-        valid = (start.is_null() | (start <= day)) & (end.is_null() | (end >= day))
-        return _collected(self.rows.filter(valid).select("cell", "place", "inner"))
+        return pl.DataFrame(self.valid(day))
+
+    def valid(self, day: date) -> pa.Table:
+        """`on` as an Arrow table, which needs no Polars."""
+        columns = ["cell", "place", "inner"]
+        rows = self._read([*columns, "valid_date_start", "valid_date_end"])
+        begun, open_ = pc.less_equal(rows["valid_date_start"], day), pc.greater_equal(rows["valid_date_end"], day)
+        return rows.filter(pc.and_(pc.fill_null(begun, True), pc.fill_null(open_, True))).select(columns)
+
+    def _read(self, columns: Sequence[str] | None = None) -> pa.Table:
+        if isinstance(self.rows, pa.Table):
+            return self.rows
+        try:
+            with pq.ParquetFile(self.rows, page_checksum_verification=True) as file:
+                return file.read(columns)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"the cell map cannot be read to its end: {one_line(error)}") from error
 
     def save(self, path: str | Path) -> None:
         """Write the map to one Parquet file, for `CellMap.load`."""
@@ -135,15 +154,7 @@ class CellMap:
             raise InputError(f"{path} cannot be read as a cell map: {str(error).splitlines()[0]}") from error
         if metadata.get(b"travelcard") != b"cells" or metadata.get(b"version") != VERSION.encode():
             raise InputError(f"{path} is no cell map (version {VERSION}): build one with CellMap.build")
-        return cls(pl.scan_parquet(path), metadata[b"places"].decode(), float(metadata[b"snap"]))
-
-
-def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
-    """The rows of a map, read if it was saved."""
-    try:
-        return rows.collect()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"the cell map cannot be read to its end: {str(error).splitlines()[0]}") from error
+        return cls(Path(path), metadata[b"places"].decode(), float(metadata[b"snap"]))
 
 
 def _some(items: Sequence[str]) -> str:

@@ -83,7 +83,7 @@ class Gate:
         Beside it stand the days before it that the ledger has, each as it was last run; of cards only those by the
         policy with the hash `alike`, since another one colours otherwise.
         """
-        runs = newest(store, what).to_dicts() if store.exists else []
+        runs = newest(store, what) if store.exists else []
         before = [row for row in runs if day - timedelta(days=self.look_back) <= row["day"] < day]
         past = [measures(row) for row in before if alike is None or row["policy_hash"] == alike]
         return [

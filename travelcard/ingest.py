@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -38,6 +37,11 @@ from travelcard.schema import (
     a_date,
 )
 from travelcard.sources import Batch, Piece, Reading, as_text, is_number, pieces_of, text_bytes
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from travelcard.frames import polars as pl
 
 __all__ = ["read_pings"]
 

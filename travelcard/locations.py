@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +16,11 @@ from travelcard.errors import InputError
 from travelcard.places import Places, country_of_mcc
 from travelcard.schema import MAX_PLACES, REASONS, midnights
 from travelcard.sources import as_text
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from travelcard.frames import polars as pl
 
 __all__ = [
     "MISSING",
@@ -43,9 +47,9 @@ _NULL_CELL, _BAD_POSITION, _UNKNOWN_CELL, _NO_PLACE = map(
 
 
 class Inventory(Protocol):
-    """What of a `CellMap` is needed here: a day's valid cells, as a frame `cell`, `place`, `inner` sorted by cell."""
+    """What of a `CellMap` is needed here: a day's valid cells, as a table `cell`, `place`, `inner` sorted by cell."""
 
-    def on(self, day: date) -> pl.DataFrame: ...
+    def valid(self, day: date) -> pa.Table: ...
 
 
 def reason(index: int) -> int:
@@ -181,26 +185,30 @@ class Sieve:
 def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str) -> Sieve:
     """Make the sieve of one day from that day's cells, the places for pings by position, and the countries."""
     mcc = country_of_mcc()
-    frame = cells.on(day) if cells is not None else None
+    valid = cells.valid(day) if cells is not None else None
     listed = set(mcc.values()) | set(places.codes if places is not None else ())
-    if frame is not None:
-        place = frame["place"].cast(pl.Categorical)
-        known = place.unique().drop_nulls()
+    if valid is not None:
+        place = valid["place"]
+        place = place if pa.types.is_dictionary(place.type) else place.dictionary_encode()
+        place = place.unify_dictionaries().combine_chunks()
+        nowhere = len(place.dictionary)
+        row = pc.fill_null(place.indices.cast(pa.int64()), nowhere).to_numpy()
+        named = np.flatnonzero(np.bincount(row, minlength=nowhere + 1)[:nowhere])
+        known = place.dictionary.take(pa.array(named)).to_pylist()
         listed |= set(known)
     codes = tuple(sorted(listed))
     if len(codes) > MAX_PLACES:
         raise InputError(f"{len(codes)} distinct places: the kernel holds at most {MAX_PLACES}")
     index = {code: i for i, code in enumerate(codes)}
     ids, locations, base, table = None, np.empty(0, np.int16), 0, np.empty(0, np.int64)
-    if frame is not None:
-        ids = frame["cell"].to_arrow().cast(pa.int64() if frame["cell"].dtype.is_integer() else pa.string())
-        numbers = known.to_physical().to_numpy()
-        meaning = np.full(numbers.max(initial=0) + 2, _NOWHERE, np.int16)  # the last one is of no place
-        meaning[numbers] = [2 * index[code] for code in known]
-        place = place.to_physical().fill_null(len(meaning) - 1)
-        locations = _located(place.to_numpy(), frame["inner"].fill_null(False).to_numpy(), meaning)
+    if valid is not None:
+        ids = valid["cell"].combine_chunks()
+        ids = ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
+        meaning = np.full(nowhere + 1, _NOWHERE, np.int16)
+        meaning[named] = [2 * index[code] for code in known]
+        locations = _located(row, pc.fill_null(valid["inner"], False).to_numpy(), meaning)
         if pa.types.is_integer(ids.type) and len(ids):
-            keys = frame["cell"].cast(pl.Int64).to_numpy()
+            keys = ids.to_numpy()
             usable = keys >= 0  # no ping's cell is below zero
             base = int(keys.min(where=usable, initial=np.iinfo(np.int64).max))
             if int(keys.max()) - base < _KEYS:

@@ -392,10 +392,9 @@ def countries() -> pl.DataFrame:
 @lru_cache(maxsize=1)
 def country_of_mcc() -> dict[str, str]:
     """Three-digit mobile country code to alpha-3; the home country's (460, 461) and 9xx name no country abroad."""
-    table = pl.read_csv(
-        (files("travelcard") / "data" / "mcc_country.csv").read_bytes(), columns=["mcc", "country"], infer_schema=False
-    )
-    return {m: c for m, c in table.iter_rows() if m not in HOME_MCC and not m.startswith("9") and c}
+    lines = (files("travelcard") / "data" / "mcc_country.csv").read_text("utf-8").splitlines()
+    pairs = ((row["mcc"], row["country"]) for row in csv.DictReader(lines))
+    return {mcc: country for mcc, country in pairs if mcc not in HOME_MCC and not mcc.startswith("9") and country}
 
 
 @lru_cache(maxsize=4096)

@@ -71,7 +71,7 @@ def report(store: Store, day: date, *, places: Places, cells: CellMap | None = N
     `cells` are where the silent ones lie. No subscriber is named. Raises `NotFound` for a day that was never run.
     """
     alt = _altair()
-    ran = newest(store, "stays").to_dicts() if store.exists else []
+    ran = newest(store, "stays") if store.exists else []
     rows = {row["day"]: row for row in ran if day - timedelta(days=BEFORE) <= row["day"] <= day}
     if day not in rows:
         raise NotFound(f"{store.root} has no run of {day} on record: run `travelcard run {day}` first")
@@ -261,7 +261,7 @@ def _silent_map(alt: Any, now: dict[str, Any], places: Places, cells: CellMap | 
 def _colours(alt: Any, store: Store, as_of: date) -> _Part:
     title = "Cards by colour"
     look = f"A colour that jumps without a new policy or list of risk areas; the cards as of {as_of} are the last."
-    known = {row["day"]: row for row in newest(store, "cards").to_dicts()}
+    known = {row["day"]: row for row in newest(store, "cards")}
     if as_of not in known:
         return _Part(
             title, look, (), (), absent=f"there are no cards as of {as_of} yet: run `travelcard cards {as_of}`"

@@ -11,10 +11,9 @@ import mmap
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,6 +28,11 @@ from travelcard.schema import (
     whole_seconds,
     zone,
 )
+
+if TYPE_CHECKING:
+    import polars as pl
+else:
+    from travelcard.frames import polars as pl
 
 __all__ = ["MAX_SILENCE", "stays", "stitch"]
 
