@@ -261,6 +261,8 @@ class Threads:
                     subscribers += people
                     merged += repeated
                     night.progress("stays", len(files), store.layout.buckets)
+                for _ in pool.map(Arena.close, arenas):  # beside each other: to give back a gigabyte takes 0.1 s
+                    pass
             on_disk = sum(arena.spilled for arena in arenas)
             return Made(counts, files, lost.result(), subscribers, merged, on_disk, silent(wanted))
 

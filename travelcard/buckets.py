@@ -223,6 +223,11 @@ class Arena:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the memory and the file; the counts stay."""
+        self._chunks = self._chunks._replace(pings=np.empty(0, np.uint64))
         if self._file is not None:
             with suppress(OSError):  # what it still held for a disk that is full
                 self._file.close()
@@ -278,14 +283,14 @@ class Arena:
         meaning = np.full(len(block.words["cell"]) + 1, UNSEEN, np.int32)
         meaning[0] = MISSING
         countries = by_plmn(block.words["plmn"], sieve) if "plmn" in block.words else np.empty(0, np.int32)
-        rest, left, texts = Rest.on(desk, _REST), 0, []
+        space, rest, left, texts = Space.on(desk, block.longest), Rest.on(desk, _REST), 0, []
         for span in block.spans():
             ids, mixed = span.subscribers, np.empty(0, np.int64)
             if isinstance(ids, pa.Array):
                 numbers, mixed = self._numbered(ids)
                 ids = plain(numbers)
             self._expect(span.rows)
-            space, row, why = Space.on(desk, span.longest), 0, FULL
+            row, why = 0, FULL
             while why != DONE:
                 before = left
                 why, row, left = put_span(

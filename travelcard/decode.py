@@ -247,11 +247,6 @@ class Span(NamedTuple):
     cells: Column
     plmn: Column  # without a page where there is none
 
-    @property
-    def longest(self) -> int:
-        """The rows of the longest page."""
-        return max(int(c.pages[:, 1].max(initial=0)) for c in self if isinstance(c, Column))
-
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -264,7 +259,15 @@ class Block:
     types: Mapping[str, pa.DataType]
     chunks: Mapping[str, Chunk]
     words: Mapping[str, np.ndarray | pa.Array]  # of each column that its indices stand for
+    numbers: Mapping[str, np.ndarray]  # `words` where they are numbers, and the numbers of those of plmn
     plmn: np.ndarray | None  # instead of a chunk, where each row's plmn is among the words, NONE where there is none
+
+    @property
+    def longest(self) -> int:
+        """The rows of the longest page, at most."""
+        if not self.numeric or self.plmn is not None:
+            return self.rows
+        return max(int(chunk.table[:, 1].max()) for chunk in self.chunks.values())
 
     def spans(self) -> Iterator[Span]:
         """All rows, some at a time where pages of all columns end in the same row, as those of most writers do.
@@ -272,27 +275,26 @@ class Block:
         Raises `InputError` where a page is not the one that was written.
         """
         ends = {name: np.cumsum((c.table[:, 0] != DICTIONARY) * c.table[:, 1]) for name, c in self.chunks.items()}
-        begin = dict.fromkeys(ends, 0)
-        first = 0
-        for last in reduce(np.intersect1d, ends.values()).tolist():
-            if last - first < SPAN and last < self.rows:
-                continue
-            end = {name: int(np.searchsorted(rows, last, "right")) for name, rows in ends.items()}
+        lasts = [0]
+        for row in reduce(np.intersect1d, ends.values()).tolist():
+            if row - lasts[-1] >= SPAN or row == self.rows:
+                lasts.append(row)
+        pages = {name: np.searchsorted(rows, lasts, "right").tolist() for name, rows in ends.items()}
+        for k in range(len(lasts) - 1):
             try:
-                yield self._span(first, last, {name: (begin[name], end[name]) for name in ends})
+                yield self._span(lasts[k], lasts[k + 1], {name: at[k : k + 2] for name, at in pages.items()})
             except pa.ArrowException as error:
                 raise broken(self.file, error) from error
-            first, begin = last, end
 
-    def _span(self, first: int, last: int, pages: Mapping[str, tuple[int, int]]) -> Span:
+    def _span(self, first: int, last: int, pages: Mapping[str, Sequence[int]]) -> Span:
         read: dict[str, Any] = {"plmn": _NO_COLUMN if self.plmn is None else plain(self.plmn[first:last])}
         for name, which in pages.items():
-            (data, table), words = self.chunks[name].pages(*which), self.words[name]
-            if name == "subscriber" and not self.numeric:
-                read[name] = _texts(data, table, words)
+            data, table = self.chunks[name].pages(*which)
+            if name in self.numbers:
+                read[name] = Column(data, table, self.numbers[name])
             else:
-                read[name] = Column(data, table, np.arange(len(words)) if name == "plmn" else words)
-        return Span(first, last - first, *(read[name] for name in ("subscriber", "time", "cell", "plmn")))
+                read[name] = _texts(data, table, self.words[name])
+        return Span(first, last - first, read["subscriber"], read["time"], read["cell"], read["plmn"])
 
     def taken(self, rest: Rest, texts: Sequence[pa.Array]) -> dict[str, pa.Array]:
         """Rows that were put aside, as Arrow has them; `texts` are their subscribers, where these are texts."""
@@ -337,7 +339,9 @@ def block_of(
             coded = pc.fill_null(texts.indices.cast(pa.int64()), NONE).to_numpy()
     except (pa.ArrowException, OSError) as error:
         raise broken(file, error) from error
-    return Block(file, numeric, row, group.num_rows, types, chunks, words, coded)
+    numbers = {name: some for name, some in words.items() if isinstance(some, np.ndarray)}
+    numbers["plmn"] = np.arange(len(words.get("plmn", ())))
+    return Block(file, numeric, row, group.num_rows, types, chunks, words, numbers, coded)
 
 
 def _sound(sound: bool) -> None:

@@ -158,14 +158,15 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A column of a row group: its bytes as they are in the file, and `_layout` of its pages."""
+    """A column of a row group: its bytes as they are in the file, and the `_layout` of its pages."""
 
     name: str
     path: str  # of the column in its file
     type: pa.DataType
     codec: str
     raw: np.ndarray
-    table: np.ndarray
+    layout: list[list[int]]
+    table: np.ndarray  # the same, but for where each page begins and ends when all are decompressed
     desk: Desk
 
     def pages(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
@@ -175,12 +176,10 @@ class Chunk:
         begins and ends). Raises `ArrowInvalid` where a page is not the one that was written.
         """
         table = self.table[first:last].copy()
-        ends = np.cumsum(table[:, 5])
-        if len(table) and ends[-1] > _MOST:
-            raise pa.ArrowInvalid(f"the pages of {self.path} are longer than any are")
-        data = self.desk.room(f"pages {self.name}", int(ends[-1] if len(table) else 0) + PADDING)
+        table[:, 3:5] -= table[:1, 3]
+        data = self.desk.room(f"pages {self.name}", int(table[-1, 4]) + PADDING)
         unpack, source, at = _CODECS[self.codec], self.raw.data, 0
-        for _, _, _, begin, end, size, plain, crc in table.tolist():
+        for _, _, _, begin, end, size, plain, crc in self.layout[first:last]:
             if crc >= 0 and crc32(source[begin:end]) != crc:
                 raise pa.ArrowInvalid(f"a page of {self.path} does not have its checksum")
             if plain:
@@ -191,7 +190,6 @@ class Chunk:
             except cramjam.DecompressionError as error:
                 raise pa.ArrowInvalid(f"a page of {self.path} cannot be decompressed: {error}") from error
             at += size
-        table[:, 3], table[:, 4] = ends - table[:, 5], ends
         return data, table
 
 
@@ -215,4 +213,9 @@ def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: De
         return None
     if n == UNSOUND:
         raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} has no header")
-    return Chunk(name, chunk.path_in_schema, decoded_as(field.type), chunk.compression, raw, table[:n], desk)
+    table, layout = table[:n], table[:n].tolist()
+    ends = np.cumsum(table[:, 5])
+    if n and ends[-1] > _MOST:
+        raise pa.ArrowInvalid(f"the pages of {chunk.path_in_schema} are longer than any are")
+    table[:, 3], table[:, 4] = ends - table[:, 5], ends
+    return Chunk(name, chunk.path_in_schema, decoded_as(field.type), chunk.compression, raw, layout, table, desk)

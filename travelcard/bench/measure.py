@@ -84,9 +84,14 @@ class Sitting(NamedTuple):
 def measured(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> Time:
     """Run a command to its end. Raises `TravelcardError` with what it said when it fails.
 
-    The settings of travelcard.toml that the environment holds are left out: the store in them is somebody's own.
+    The settings of travelcard.toml that the environment holds are left out: the store in them is somebody's own. So is
+    one that has Python compile its modules in every process anew, which no night does.
     """
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("TRAVELCARD_")}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TRAVELCARD_") and name != "PYTHONDONTWRITEBYTECODE"
+    }
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
         began = time.perf_counter()
         process = subprocess.Popen(
