@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from tempfile import gettempdir
@@ -16,13 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from travelcard.buckets import Arena
+from travelcard.batch import Hand, packing_of
+from travelcard.buckets import Arena, gather, ranked
 from travelcard.decode import Block
 from travelcard.errors import InputError
 from travelcard.ingest import QUARTERS
 from travelcard.locations import sieve
 from travelcard.pages import Desk
-from travelcard.sources import Reading, joined, pieces_of
+from travelcard.schema import REJECTS
+from travelcard.sources import Piece, Reading, joined, pieces_of
+from travelcard.stays import Room
 
 READING = Reading(columns={"subscriber": "who"}, time_unit="s")
 
@@ -106,6 +110,76 @@ def test_what_arrow_writes_is_decoded_as_arrow_reads_it(
         dictionary_pagesize_limit=limit, data_page_size=page, write_page_checksum=checksum, write_batch_size=50,
     )  # fmt: skip
     assert same(path)
+
+
+class SomeCells:
+    """An inventory of cells in two cities and in none."""
+
+    def valid(self, _: date) -> pa.Table:
+        places = pa.array(["330100", "310000", None] * 10)
+        return pa.table({"cell": range(30), "place": places, "inner": [True, False] * 15})
+
+
+NOON_SIEVE = sieve(date(2022, 3, 14), cells=SomeCells(), places=None, tz="UTC")
+
+
+def day_of(dice: random.Random, rows: int, *, text: bool) -> pa.Table:
+    """Pings round a day, of cells that are known, not known or missing, and of countries."""
+    gap = dice.choice([0, 0.01, 0.5])
+    few = dice.choice([3, 300])
+
+    def column(kind: pa.DataType, one) -> pa.Array:
+        return pa.array([None if dice.random() < gap else one() for _ in range(rows)], kind)
+
+    name = (lambda: f"{dice.randrange(few)}号") if text else lambda: dice.randrange(few) - dice.choice([0, 0, 0, 1])
+    return pa.table(
+        {
+            "who": column(pa.string() if text else pa.int64(), name),
+            "time": column(pa.int64(), lambda: NOON_SIEVE.start + dice.randrange(-600, 87_000)),
+            "cell": column(pa.int64(), lambda: dice.randrange(-1, 33)),
+            "plmn": column(pa.string(), lambda: dice.choice(WORDS)),
+        }
+    )
+
+
+def met(piece: Piece) -> tuple:
+    """All that comes of a piece: the pings of each bucket, the counts, the rejects."""
+    places = len(NOON_SIEVE.codes)
+    with Arena(4, 1 << 10, piece.rows, packing_of([piece], places), places, Path(gettempdir())) as arena:
+        hand = Hand(arena, READING, NOON_SIEVE)
+        hand.read(piece, 0)
+        hand.decide(1)
+        names, ranks = ranked([arena])
+        pings = [gather([arena], names, ranks, bucket, Room()) for bucket in range(4)]
+        counts = hand.counts.by_reason(), hand.counts.clean, hand.counts.quarters.tolist()
+        rejects = pa.concat_tables([REJECTS.arrow().empty_table(), *hand.rejects]).sort_by("row").to_pylist()
+        return [(np.sort(words).tolist(), texts and texts.to_pylist()) for words, texts in pings], counts, rejects
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 32), rows=st.integers(1, 3000), text=st.booleans(),
+    version=st.sampled_from(["1.0", "2.0"]), dictionary=st.sampled_from([False, True, ["cell", "plmn"]]),
+    limit=st.sampled_from([1, 60, 1 << 20]),
+    page=st.sampled_from([64, 1000, 1 << 20]), batch=st.sampled_from([7, 50]), span=st.sampled_from([1, 100, 9999]),
+    stored=st.sampled_from([20, 1 << 16]),
+)  # fmt: skip
+def test_a_day_in_pages_becomes_what_it_becomes_in_columns(
+    tmp_path_factory, seed, rows, text, version, dictionary, limit, page, batch, span, stored
+):
+    """With pages of every column that end where they like, in spans of any length; and nothing is cleaner for it."""
+    path, dice = tmp_path_factory.getbasetemp() / "day.parquet", random.Random(seed)
+    pq.write_table(
+        day_of(dice, rows, text=text), path, data_page_version=version, use_dictionary=dictionary,
+        dictionary_pagesize_limit=limit, data_page_size=page, write_batch_size=batch,
+    )  # fmt: skip
+    (piece,) = pieces_of(path, READING)
+    assert piece.block is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("travelcard.decode.SPAN", span)
+        patch.setattr("travelcard.buckets.PUT_ASIDE", 256 + stored)
+        patch.setattr("travelcard.buckets.OPEN_CHUNKS", 256)
+        assert met(piece) == met(replace(piece, block=None))
 
 
 @pytest.mark.parametrize("text", [False, True])

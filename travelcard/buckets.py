@@ -32,7 +32,7 @@ from travelcard.stays import Packing, Room, codes, made, pages, renumber
 __all__ = ["Arena", "Sent", "gather", "ranked", "received"]
 
 OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group
-_REST = 1 << 16  # rows of a block put aside before they are looked at
+PUT_ASIDE = 1 << 16  # rows of a block put aside before they are looked at
 
 
 @compiled(inline="always")
@@ -283,7 +283,7 @@ class Arena:
         meaning = np.full(len(block.words["cell"]) + 1, UNSEEN, np.int32)
         meaning[0] = MISSING
         countries = by_plmn(block.words["plmn"], sieve) if "plmn" in block.words else np.empty(0, np.int32)
-        space, rest, left, texts = Space.on(desk, block.longest), Rest.on(desk, _REST), 0, []
+        space, rest, left, texts = Space.on(desk, block.longest), Rest.on(desk, PUT_ASIDE), 0, []
         for span in block.spans():
             ids, mixed = span.subscribers, np.empty(0, np.int64)
             if isinstance(ids, pa.Array):
