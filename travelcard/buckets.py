@@ -27,7 +27,7 @@ from travelcard.pages import Desk
 from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_numbers, put_rows, put_span
 from travelcard.schema import REJECTED
 from travelcard.sources import Batch, text_bytes
-from travelcard.stays import Packing, Room, codes, made, pages, renumber
+from travelcard.stays import Packing, Room, codes, pages, renumber
 
 __all__ = ["Arena", "Sent", "gather", "ranked", "received"]
 
@@ -215,7 +215,6 @@ class Arena:
             np.uint64(self.packing.bits),
             np.uint64(0 if self.wide else (1 << 64) - 1),
         )
-        self._made = 0  # chunks whose memory there is
         self._file: BinaryIO | None = None
         self._runs: list[list[_Run]] = [[] for _ in range(buckets)]
 
@@ -239,14 +238,6 @@ class Arena:
         self.names = self.names or Names()
         return self.names.number(ids)
 
-    def _expect(self, rows: int) -> None:
-        """Have the memory made that so many more rows may take."""
-        free, size = self._chunks.free.tolist(), self._chunks.size * self._chunks.width
-        last = min(free[0] + len(self._chunks.tail) + rows // self._chunks.size, free[1])
-        if last > self._made:
-            made(self._chunks.pings, self._made * size, last * size)
-            self._made = last
-
     def put(self, sifted: Sifted, piece: int) -> None:
         """Add the clean rows of a sifted batch."""
         ids, words = self._numbered(sifted.ids)
@@ -264,7 +255,6 @@ class Arena:
         rest = np.empty(len(ids), np.int32)
         columns = [column.view(np.uint8) for column in (ids, words, numbers.times)]
         row = left = 0
-        self._expect(len(ids))
         while True:
             put, more = put_numbers(
                 self._chunks, self._most, *((column, 8 * row) for column in columns), numbers.locations[row:],
@@ -289,7 +279,6 @@ class Arena:
             if isinstance(ids, pa.Array):
                 numbers, mixed = self._numbered(ids)
                 ids = plain(numbers)
-            self._expect(span.rows)
             row, why = 0, FULL
             while why != DONE:
                 before = left

@@ -6,9 +6,7 @@ cuts the runs. Nothing is sorted globally and no interpreter lock is held (DESIG
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,10 +38,6 @@ MAX_SILENCE = timedelta(hours=12)  # a night with the phone off (FACTS 4)
 
 COUNT = 28  # bits of a table's slot for a subscriber's pings; the others are for its key
 _ONE, _COUNT = np.uint64(1), np.uint64(COUNT)
-_MADVISE = ctypes.CDLL(None).madvise if sys.platform == "linux" else None
-_POPULATE_WRITE = 23  # of madvise(2), since Linux 5.14
-if _MADVISE is not None:
-    _MADVISE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class Packing(NamedTuple):
@@ -215,13 +209,6 @@ def pages(n: int, dtype: Any) -> np.ndarray:
     """
     size = max(n, 1) * np.dtype(dtype).itemsize
     return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype)[:n]
-
-
-def made(array: np.ndarray, begin: int, end: int) -> None:
-    """Have a part of an array of `pages` made at once, where Linux can: one by one a page costs twice as much."""
-    if _MADVISE is not None and end > begin:
-        first, last = (array.ctypes.data + at * array.itemsize & ~(mmap.PAGESIZE - 1) for at in (begin, end))
-        _MADVISE(first, last - first, _POPULATE_WRITE)  # where it fails, each is made when it is first touched
 
 
 class Room:
