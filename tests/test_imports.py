@@ -29,6 +29,7 @@ ORDER = [
     "ingest",
     "stays",
     "scatter",
+    "spill",
     "buckets",
     "window",
     "risk",

@@ -158,7 +158,8 @@ def _read(
     def task(number: int, piece: Piece) -> int:
         with lock:
             if not free:
-                arena = Arena(store.layout.buckets, share, rows, packing, places, store.scratch)
+                early = (len(hands) + 1) / _workers() if 8 * rows > share * _workers() else 1
+                arena = Arena(store.layout.buckets, share, rows, packing, places, store.scratch, early)
                 hands.append(Hand(spilled.enter_context(arena), reading, wanted))
                 free.append(hands[-1])
             hand = free.pop()

@@ -7,12 +7,9 @@ input, which is nearly the order of time, and that is why the kernel's sort is s
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +24,7 @@ from travelcard.pages import Desk
 from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_numbers, put_rows, put_span
 from travelcard.schema import REJECTED
 from travelcard.sources import Batch, text_bytes
+from travelcard.spill import BLOCK, Spill, padded
 from travelcard.stays import Packing, Room, codes, pages, renumber
 
 __all__ = ["Arena", "Sent", "gather", "ranked", "received"]
@@ -185,14 +183,21 @@ class Arena:
     """What one thread has read: pings in chunks by bucket, and text subscribers under numbers of its own.
 
     `memory` bytes are held at most, or what `rows` take; `folder` is where the file for the others is made. Without a
-    `packing` ids may be any, and a ping takes twice the room.
+    `packing` ids may be any, and a ping takes twice the room. The first time that `share` of the memory is enough to go
+    to the file: where arenas have different ones, they do not all wait for the disk at once.
     """
 
     def __init__(
-        self, buckets: int, memory: int, rows: int, packing: Packing | None, places: int, folder: Path
+        self,
+        buckets: int,
+        memory: int,
+        rows: int,
+        packing: Packing | None,
+        places: int,
+        folder: Path,
+        share: float = 1,
     ) -> None:
         self.names: Names | None = None
-        self.spilled = 0  # bytes
         self.packing = Packing.of(places) if packing is None else packing
         self.wide = packing is None
         self._most = np.uint64(1 << 63 if packing is None else self.packing.ids)
@@ -204,7 +209,7 @@ class Arena:
         self._chunks = Chunks(
             pages(width * count * size, np.uint64),
             np.zeros(buckets, np.int64),
-            np.array([0, count]),
+            np.array([0, max(int(share * count), min(2 * buckets, count))]),
             np.empty(count, np.int16),
             np.empty(count, np.int32),
             size,
@@ -215,7 +220,7 @@ class Arena:
             np.uint64(self.packing.bits),
             np.uint64(0 if self.wide else (1 << 64) - 1),
         )
-        self._file: BinaryIO | None = None
+        self._spilled: Spill | None = None
         self._runs: list[list[_Run]] = [[] for _ in range(buckets)]
 
     def __enter__(self) -> Arena:
@@ -227,9 +232,8 @@ class Arena:
     def close(self) -> None:
         """Give back the memory and the file; the counts stay."""
         self._chunks = self._chunks._replace(pings=np.empty(0, np.uint64))
-        if self._file is not None:
-            with suppress(OSError):  # what it still held for a disk that is full
-                self._file.close()
+        if self._spilled is not None:
+            self._spilled.close()
 
     def _numbered(self, ids: np.ndarray | pa.Array) -> tuple[np.ndarray, np.ndarray]:
         """(ids as integers, the words from which their buckets are taken)."""
@@ -313,17 +317,34 @@ class Arena:
         """Write everything in memory to the file, by bucket, and begin anew."""
         chunks = self._chunks
         try:
-            if self._file is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115  it lives as long as the arena
+            if self._spilled is None:
+                self._spilled = Spill(self._folder, blocks=self._in_blocks)
             for bucket, runs in enumerate(self._runs):
-                for run in self._held(bucket):
-                    runs.append(run._replace(spilled=True, at=self.spilled))
-                    self.spilled += self._file.write(self._words(run).data)
-            self._file.flush()
+                held, at = self._held(bucket), self._spilled.size
+                parts = [self._words(run) for run in held]
+                self._spilled.write(parts)
+                for run, part in zip(held, parts, strict=True):
+                    runs.append(run._replace(spilled=True, at=at))
+                    at += part.nbytes
         except OSError as error:
             raise InputError(f"{self._folder} cannot hold the pings for which memory has no room: {error}") from error
         chunks.tail[:] = chunks.free[0] = 0
+        chunks.free[1] = len(chunks.owner)
+
+    @property
+    def full(self) -> int:
+        """The rows of a full run."""
+        return self._chunks.size
+
+    @property
+    def _in_blocks(self) -> bool:
+        """Whether a chunk is whole blocks of the file."""
+        return self._chunks.size * self._chunks.width * 8 % BLOCK == 0
+
+    @property
+    def spilled(self) -> int:
+        """Bytes on disk."""
+        return 0 if self._spilled is None else self._spilled.size
 
     def runs(self, bucket: int) -> list[_Run]:
         """All rows of a bucket, in the order in which they came."""
@@ -331,32 +352,66 @@ class Arena:
 
     def sent(self, bucket: int) -> Sent | None:
         """The rows of a bucket, to be reduced elsewhere; None where there are none."""
-        runs = self.runs(bucket)
+        runs = _in_order([(run, 0) for run in self.runs(bucket)], self._chunks.size)
         if not runs:
             return None
-        words = np.empty(sum(run.rows for run in runs) * (1 + self.wide), np.uint64)
-        at = 0
-        for run in runs:
-            here = words[at : at + run.rows * (1 + self.wide)]
-            self.fetch(run, here)
-            at += len(here)
+        words = pages(sum(run.rows for run, _ in runs) * self._chunks.width, np.uint64)
+        self.fetch([(run, out) for (run, _), out in zip(runs, _laid(runs, words, self._chunks.width), strict=True)])
+        first = min(run.order for run, _ in runs)
         if self.names is None:
-            return Sent(runs[0].order, words, None)
+            return Sent(first, words, None)
         bits = np.uint64(self.packing.bits)
         numbers, own = np.unique((words >> bits).astype(np.int64), return_inverse=True)
         words = own.astype(np.uint64) << bits | words & ((np.uint64(1) << bits) - np.uint64(1))
-        return Sent(runs[0].order, words, self.names.texts().take(pa.array(numbers)))
+        return Sent(first, words, self.names.texts().take(pa.array(numbers)))
 
     def _words(self, run: _Run) -> np.ndarray:
-        """The words of a run in memory."""
-        return self._chunks.pings[run.at * self._chunks.width : (run.at + run.rows) * self._chunks.width]
+        """The words of a run in memory; to be written, with what fills its last block."""
+        width, size = self._chunks.width, run.rows * self._chunks.width
+        size = padded(8 * size) // 8 if self._in_blocks else size
+        return self._chunks.pings[run.at * width : run.at * width + size]
 
-    def fetch(self, run: _Run, out: np.ndarray) -> None:
-        """Copy the words of a run: one a ping, or two where ids are wide."""
-        if self._file is None or not run.spilled:
-            out[:] = self._words(run)
-        elif os.preadv(self._file.fileno(), [out.data], run.at) != out.nbytes:
-            raise InputError(f"{self._folder}: pings that were written there a moment ago cannot be read again")
+    def fetch(self, runs: Sequence[tuple[_Run, np.ndarray]]) -> None:
+        """Copy the words of runs to where they are to be: one a ping, or two where ids are wide.
+
+        Where there are blocks, that of a full run that was spilled is such pages as `_in_order` lets it be.
+        """
+        near: list[np.ndarray] = []  # outs of runs that lie in the file one behind the other, from `begin` to `end`
+        begin = end = 0
+        try:
+            for run, out in sorted(runs, key=lambda pair: pair[0].at):
+                if self._spilled is None or not run.spilled:
+                    out[:] = self._words(run)[: len(out)]
+                    continue
+                whole = run.rows == self._chunks.size or not self._in_blocks
+                if near and (not whole or run.at != end):
+                    self._spilled.read(begin, near)
+                    near = []
+                if whole:
+                    begin, end = (run.at if not near else begin), run.at + out.nbytes
+                    near.append(out)
+                else:
+                    block = pages(padded(out.nbytes) // 8, np.uint64)
+                    self._spilled.read(run.at, [block])
+                    out[:] = block[: len(out)]
+            if self._spilled is not None:
+                self._spilled.read(begin, near)
+        except OSError as error:
+            raise InputError(f"{self._folder}: the pings that wait there cannot be read again: {error}") from error
+
+
+def _in_order(runs: list[tuple[_Run, int]], full: int) -> list[tuple[_Run, int]]:
+    """Runs in the order of the input, or if some were spilled the full ones first: these are whole blocks then."""
+    spilled = any(run.spilled for run, _ in runs)
+    return sorted(runs, key=lambda pair: (spilled and pair[0].rows < full, pair[0].order))
+
+
+def _laid(runs: Sequence[tuple[_Run, int]], words: np.ndarray, width: int) -> Iterator[np.ndarray]:
+    """The room of each run, one behind the other."""
+    at = 0
+    for run, _ in runs:
+        yield words[at : at + run.rows * width]
+        at += run.rows * width
 
 
 def received(parts: Sequence[Sent], packing: Packing, *, wide: bool) -> tuple[np.ndarray, pa.Array | None]:
@@ -402,14 +457,13 @@ def gather(
     `names` and `ranks` as `ranked` returns them.
     """
     runs = [(run, i) for i, arena in enumerate(arenas) for run in arena.runs(bucket)]
-    runs.sort(key=lambda pair: pair[0].order)
-    wide, bits = arenas[0].wide, np.uint64(arenas[0].packing.bits)
+    wide, bits, full = arenas[0].wide, np.uint64(arenas[0].packing.bits), arenas[0].full
+    runs = _in_order(runs, full)
     pings = room.pings(sum(run.rows for run, _ in runs) * (1 + wide))
-    at = 0
-    for run, i in runs:
-        mine = pings[at : at + run.rows * (1 + wide)]
-        arenas[i].fetch(run, mine)
-        at += len(mine)
+    mine = list(_laid(runs, pings, 1 + wide))
+    for i, arena in enumerate(arenas):
+        arena.fetch([(run, out) for (run, j), out in zip(runs, mine, strict=True) if i == j])
+    for (_, i), out in zip(runs, mine, strict=True):
         if ranks:  # the thread's own number becomes the rank of the name
-            renumber(mine, ranks[i], bits)
+            renumber(out, ranks[i], bits)
     return _coded(pings, bits) if wide else (pings, names)

@@ -1,0 +1,78 @@
+"""Pings that wait on disk come back as they were, past the system's cache or through it, in whole blocks or not."""
+
+from __future__ import annotations
+
+import os
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from travelcard.buckets import Arena, gather, ranked
+from travelcard.errors import InputError
+from travelcard.ingest import QUARTERS, Numbers
+from travelcard.locations import sieve
+from travelcard.spill import BLOCK
+from travelcard.stays import Packing, Room
+
+DAY = sieve(date(2022, 3, 14), cells=None, places=None, tz="UTC")
+PLACES = 200
+FOLDERS = [folder for folder in ("/var/tmp", "/dev/shm") if os.path.isdir(folder)]  # on a disk; in memory
+
+
+def numbers(seed: int, *, wide: bool, text: bool) -> Numbers:
+    """Ten thousand pings in some order of time."""
+    rng, rows = np.random.default_rng(seed), 10_000
+    ids = rng.integers(0, 300, rows) + (rng.integers(0, 2, rows) << 50 if wide else 0)
+    who = pa.array([f"{i}号" for i in ids.tolist()]) if text else ids
+    times = DAY.start + np.sort(rng.integers(0, 80_000, rows)) + rng.integers(0, 60, rows)
+    return Numbers(who, times, rng.integers(0, 2 * PLACES, rows).astype(np.int32), 1, False)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("chunk", [64, BLOCK // 8, 4096])
+@pytest.mark.parametrize(("wide", "text"), [(False, False), (True, False), (False, True)])
+def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, wide, text, monkeypatch):
+    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 4 * chunk)
+    quarters = np.zeros(QUARTERS, np.int64)
+
+    def arena(memory: int, share: float = 1) -> Arena:
+        return Arena(4, memory, 1 << 20, None if wide else Packing.of(PLACES), PLACES, Path(home), share)
+
+    def gathered(arenas: list[Arena]) -> list:
+        names, ranks = ranked(arenas)
+        made = [gather(arenas, names, ranks, bucket, Room()) for bucket in range(4)]
+        return [(np.sort(words).tolist(), known and known.to_pylist()) for words, known in made]
+
+    with (
+        TemporaryDirectory(dir=folder) as home,
+        arena(1 << 14) as one,
+        arena(1 << 14, 0.5) as two,
+        arena(1 << 24) as all_,
+    ):
+        for piece in range(8):
+            part = numbers(piece, wide=wide, text=text)
+            assert not len((one, two)[piece % 2].put_numbers(part, DAY, piece, quarters))
+            all_.put_numbers(part, DAY, piece, quarters)
+        assert all_.spilled == 0
+        assert min(one.spilled, two.spilled) > (1 << 17)
+        assert one.spilled % BLOCK == 0 or chunk == 64
+        assert gathered([one, two]) == gathered([all_])
+        sent = [one.sent(bucket) for bucket in range(4)]
+        assert sum(len(part.words) for part in sent) == 40_000 * (1 + wide)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_what_is_gone_from_the_disk_is_refused_in_one_line(folder, monkeypatch):
+    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 4 * BLOCK // 8)
+    with (
+        TemporaryDirectory(dir=folder) as home,
+        Arena(4, 1 << 14, 1 << 20, Packing.of(PLACES), PLACES, Path(home)) as arena,
+    ):
+        arena.put_numbers(numbers(1, wide=False, text=False), DAY, 0, np.zeros(QUARTERS, np.int64))
+        os.truncate(arena._spilled._file.fileno(), BLOCK)
+        with pytest.raises(InputError, match="that wait there cannot be read again"):
+            [gather([arena], None, [], bucket, Room()) for bucket in range(4)]
