@@ -192,8 +192,9 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
         place = place if pa.types.is_dictionary(place.type) else place.dictionary_encode()
         place = place.unify_dictionaries().combine_chunks()
         nowhere = len(place.dictionary)
-        row = pc.fill_null(place.indices.cast(pa.int64()), nowhere).to_numpy()
-        named = np.flatnonzero(np.bincount(row, minlength=nowhere + 1)[:nowhere])
+        row = pc.fill_null(place.indices.cast(pa.int32()), nowhere)
+        named = np.sort(pc.unique(row).to_numpy())
+        named = named[named < nowhere]
         known = place.dictionary.take(pa.array(named)).to_pylist()
         listed |= set(known)
     codes = tuple(sorted(listed))
@@ -206,7 +207,7 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
         ids = ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
         meaning = np.full(nowhere + 1, _NOWHERE, np.int16)
         meaning[named] = [2 * index[code] for code in known]
-        locations = _located(row, pc.fill_null(valid["inner"], False).to_numpy(), meaning)
+        locations = _located(row.to_numpy(), pc.fill_null(valid["inner"], False).to_numpy(), meaning)
         if pa.types.is_integer(ids.type) and len(ids):
             keys = ids.to_numpy()
             usable = keys >= 0  # no ping's cell is below zero
