@@ -121,7 +121,8 @@ class CellMap:
         columns = ["cell", "place", "inner"]
         rows = self._read([*columns, "valid_date_start", "valid_date_end"])
         begun, open_ = pc.less_equal(rows["valid_date_start"], day), pc.greater_equal(rows["valid_date_end"], day)
-        return rows.select(columns).filter(pc.and_(pc.fill_null(begun, True), pc.fill_null(open_, True)))
+        valid, rows = pc.and_(pc.fill_null(begun, True), pc.fill_null(open_, True)), rows.select(columns)
+        return rows if pc.all(valid).as_py() else rows.filter(valid)
 
     def _read(self, columns: Sequence[str] | None = None) -> pa.Table:
         if isinstance(self.rows, pa.Table):

@@ -255,8 +255,19 @@ def silent(sieve: Sieve) -> pa.Array | None:
         return None
     if not len(sieve.cell_table):
         return sieve.cells.filter(pa.array(~sieve.named))
-    table = sieve.cell_table
-    return pa.array(np.sort((table[(table != -1) & (table & _SEEN == 0)] >> 17) + sieve.cell_base))
+    cells = _silent(sieve.cell_table, sieve.cell_base, np.empty(len(sieve.cells), np.int64))
+    cells.sort()
+    return pa.array(cells)
+
+
+@compiled
+def _silent(table: np.ndarray, base: int, out: np.ndarray) -> np.ndarray:
+    n = 0
+    for slot in table:
+        if slot != -1 and slot & _SEEN == 0:
+            out[n] = (slot >> 17) + base
+            n += 1
+    return out[:n]
 
 
 def seen(sieve: Sieve) -> np.ndarray:
