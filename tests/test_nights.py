@@ -132,7 +132,8 @@ def test_sigterm_stops_a_run_and_publishes_nothing_more(country):
     before = rows(store)
     arguments = ["-m", "travelcard", "run", str(LAST), "--config", str(country / "travelcard.toml")]
     process = subprocess.Popen([sys.executable, *arguments], stderr=subprocess.PIPE, text=True)
-    time.sleep(0.5)
+    while process.poll() is None and not (store.writer() or ("", False))[1]:  # until it is at work
+        time.sleep(0.002)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate()
     assert (process.returncode, said.strip()) == (143, "stopped: nothing more was published")
