@@ -114,6 +114,8 @@ class Hand:
             self.counts.add(Counts(clean, naive=guessed * clean, naive_elsewhere=elsewhere, quarters=quarters))
 
     def _put_aside(self, batch: Batch, number: int) -> None:
+        if not len(batch):
+            return
         if self.aside and not self.aside[0].like(batch):
             self.decide(number)
         self.aside.append(batch)

@@ -339,7 +339,7 @@ class Arena:
     @property
     def _in_blocks(self) -> bool:
         """Whether a chunk is whole blocks of the file."""
-        return self._chunks.size * self._chunks.width * 8 % BLOCK == 0
+        return self.full * self._chunks.width * 8 % BLOCK == 0
 
     @property
     def spilled(self) -> int:
@@ -352,7 +352,7 @@ class Arena:
 
     def sent(self, bucket: int) -> Sent | None:
         """The rows of a bucket, to be reduced elsewhere; None where there are none."""
-        runs = _in_order([(run, 0) for run in self.runs(bucket)], self._chunks.size)
+        runs = _in_order([(run, 0) for run in self.runs(bucket)], self.full)
         if not runs:
             return None
         words = pages(sum(run.rows for run, _ in runs) * self._chunks.width, np.uint64)
@@ -383,7 +383,7 @@ class Arena:
                 if self._spilled is None or not run.spilled:
                     out[:] = self._words(run)[: len(out)]
                     continue
-                whole = run.rows == self._chunks.size or not self._in_blocks
+                whole = run.rows == self.full or not self._in_blocks
                 if near and (not whole or run.at != end):
                     self._spilled.read(begin, near)
                     near = []
@@ -457,8 +457,8 @@ def gather(
     `names` and `ranks` as `ranked` returns them.
     """
     runs = [(run, i) for i, arena in enumerate(arenas) for run in arena.runs(bucket)]
-    wide, bits, full = arenas[0].wide, np.uint64(arenas[0].packing.bits), arenas[0].full
-    runs = _in_order(runs, full)
+    runs = _in_order(runs, arenas[0].full)
+    wide, bits = arenas[0].wide, np.uint64(arenas[0].packing.bits)
     pings = room.pings(sum(run.rows for run, _ in runs) * (1 + wide))
     mine = list(_laid(runs, pings, 1 + wide))
     for i, arena in enumerate(arenas):

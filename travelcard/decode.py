@@ -217,7 +217,7 @@ class Space(NamedTuple):
     def on(cls, desk: Desk, rows: int) -> Space:
         """Room for pages of so many rows."""
         kinds = (np.bool_, np.int32, *[np.int64] * 5, np.int32, np.bool_, np.int32)
-        return cls(*(desk.room(f"page {name}", rows, kind) for name, kind in zip(cls._fields, kinds, strict=True)))
+        return cls(*desk.rooms("page", cls._fields, kinds, rows))
 
 
 class Rest(NamedTuple):
@@ -234,7 +234,7 @@ class Rest(NamedTuple):
     def on(cls, desk: Desk, rows: int) -> Rest:
         """Room for so many."""
         kinds = (np.int32, np.int64, np.int64, np.int64, np.bool_, np.int64)
-        return cls(*(desk.room(f"rest {name}", rows, kind) for name, kind in zip(cls._fields, kinds, strict=True)))
+        return cls(*desk.rooms("rest", cls._fields, kinds, rows))
 
 
 class Span(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,6 +155,10 @@ class Desk:
         if name not in self._kept or len(self._kept[name]) < n:
             self._kept[name] = np.empty(n + n // 8, kind)  # the next row group is a little larger
         return self._kept[name][:n]
+
+    def rooms(self, about: str, names: Sequence[str], kinds: Sequence[Any], n: int) -> list[np.ndarray]:
+        """Room for `n` of each of several kinds, under names of their own about one thing."""
+        return [self.room(f"{about} {name}", n, kind) for name, kind in zip(names, kinds, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
