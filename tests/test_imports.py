@@ -21,6 +21,7 @@ ORDER = [
     "boundaries",
     "borders",
     "places",
+    "snappy",
     "pages",
     "decode",
     "sources",

@@ -11,10 +11,11 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core.caching import FunctionCache
+from numba.core.cgutils import raw_memcpy
 from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
-__all__ = ["compiled", "prefetch", "shift_of", "slot_of", "word_at"]
+__all__ = ["compiled", "copy_bytes", "prefetch", "put_word", "shift_of", "slot_of", "word_at"]
 
 # Not the word of schema.bucket_of: the ids of one bucket agree in the top bits of that product.
 _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
@@ -82,6 +83,32 @@ def word_at(_: Any, array: Any, index: Any) -> Any:
         return builder.load(at, align=1)
 
     return types.uint64(array, types.int64), generated
+
+
+@intrinsic
+def put_word(_: Any, array: Any, index: Any, word: Any) -> Any:
+    """In a compiled loop: write a word as the eight bytes of an array of bytes from array[index] on."""
+
+    def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        at = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(64).as_pointer())
+        builder.store(arguments[2], at, align=1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.uint64), generated
+
+
+@intrinsic
+def copy_bytes(_: Any, array: Any, index: Any, source: Any, begin: Any, n: Any) -> Any:
+    """In a compiled loop: write `n` bytes of an array of bytes from source[begin] on to another's array[index] on."""
+
+    def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        out, data = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 2))
+        to, at = builder.gep(out, [arguments[1]]), builder.gep(data, [arguments[3]])
+        raw_memcpy(builder, to, at, arguments[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, source, types.int64, types.int64), generated
 
 
 @intrinsic

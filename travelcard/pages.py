@@ -14,6 +14,7 @@ from isal.isal_zlib import crc32
 
 from travelcard.compiled import compiled
 from travelcard.schema import decoded_as
+from travelcard.snappy import unpacked
 
 __all__ = [
     "BEHIND_LENGTH",
@@ -30,11 +31,6 @@ __all__ = [
 _UNPACKED, _SIZE, _CRC, _DATA, _WORDS, _DATA_2 = 2, 3, 4, 5, 7, 8
 _ROWS, _ENCODING, _LEVEL_ENCODING, _ENCODING_2, _LEVELS_2, _IS_PACKED_2 = 1, 2, 3, 4, 5, 7
 _PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
-_CODECS: dict[str, Any] = {
-    "UNCOMPRESSED": None,
-    "SNAPPY": cramjam.snappy.decompress_raw_into,
-    "ZSTD": cramjam.zstd.decompress_into,
-}
 _MOST = 1 << 32  # bytes of a column of a row group, decompressed: a damaged header may say anything
 SHORT, UNSOUND, FOREIGN = -1, -2, -3  # the table; a header; an encoding that is not taken
 PLAIN, INDICES, DICTIONARY = range(3)  # what a page holds
@@ -161,6 +157,20 @@ class Desk:
         return [self.room(f"{about} {name}", n, kind) for name, kind in zip(names, kinds, strict=True)]
 
 
+def _unpacked_zstd(data: np.ndarray, pages: np.ndarray, out: np.ndarray) -> bool:
+    """As `snappy.unpacked`, of pages in the Zstandard format."""
+    try:
+        return all(
+            cramjam.zstd.decompress_into(data.data[begin:end], out[to:last].data) == last - to
+            for begin, end, to, last in pages.tolist()
+        )
+    except cramjam.DecompressionError:
+        return False
+
+
+_UNPACK = {"SNAPPY": unpacked, "ZSTD": _unpacked_zstd}
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A column of a row group: its bytes as they are in the file, and the `_layout` of its pages."""
@@ -183,18 +193,16 @@ class Chunk:
         table = self.table[first:last].copy()
         table[:, 3:5] -= table[:1, 3]
         data = self.desk.room(f"pages {self.name}", int(table[-1, 4]) + PADDING)
-        unpack, source, at = _CODECS[self.codec], self.raw.data, 0
-        for _, _, _, begin, end, size, plain, crc in self.layout[first:last]:
+        source, begins, packed = self.raw.data, table[:, 3].tolist(), []
+        for (_, _, _, begin, end, size, plain, crc), at in zip(self.layout[first:last], begins, strict=True):
             if crc >= 0 and crc32(source[begin:end]) != crc:
                 raise pa.ArrowInvalid(f"a page of {self.path} does not have its checksum")
             if plain:
                 data[at : at + plain] = self.raw[begin : begin + plain]
-            try:
-                if plain < size and unpack(source[begin + plain : end], data[at + plain : at + size]) != size - plain:
-                    raise pa.ArrowInvalid(f"a page of {self.path} has fewer bytes than its header says")
-            except cramjam.DecompressionError as error:
-                raise pa.ArrowInvalid(f"a page of {self.path} cannot be decompressed: {error}") from error
-            at += size
+            if plain < size:
+                packed.append((begin + plain, end, at + plain, at + size))
+        if packed and not _UNPACK[self.codec](self.raw, np.array(packed), data):
+            raise pa.ArrowInvalid(f"a page of {self.path} cannot be decompressed, or not to what its header says")
         return data, table
 
 
