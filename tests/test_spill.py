@@ -60,9 +60,10 @@ def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, wide, t
         assert all_.spilled == 0
         assert min(one.spilled, two.spilled) > (1 << 17)
         assert one.spilled % BLOCK == 0 or chunk == 64
-        assert gathered([one, two]) == gathered([all_])
         sent = [one.sent(bucket) for bucket in range(4)]
         assert sum(len(part.words) for part in sent) == 40_000 * (1 + wide)
+        assert gathered([one, two]) == gathered([all_])
+        assert all(file._file.closed for file in one._files + two._files)  # before the day is done
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -73,6 +74,6 @@ def test_what_is_gone_from_the_disk_is_refused_in_one_line(folder, monkeypatch):
         Arena(4, 1 << 14, 1 << 20, Packing.of(PLACES), PLACES, Path(home)) as arena,
     ):
         arena.put_numbers(numbers(1, wide=False, text=False), DAY, 0, np.zeros(QUARTERS, np.int64))
-        os.truncate(arena._spilled._file.fileno(), BLOCK)
+        os.truncate(arena._files[1]._file.fileno(), BLOCK)
         with pytest.raises(InputError, match="that wait there cannot be read again"):
             [gather([arena], None, [], bucket, Room()) for bucket in range(4)]

@@ -33,9 +33,9 @@ from travelcard.pages import Desk
 from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk
-from travelcard.schema import CARDS, REJECTS, STATUSES, STAYS, Table, a_date, bucket_of
+from travelcard.schema import CARDS, MAX_BUCKETS, REJECTS, STATUSES, STAYS, Table, a_date, bucket_of
 from travelcard.sources import Batch, Piece, Reading, joined, pieces_of, ready
-from travelcard.stays import Packing, Room, stays_of_bucket, stays_table
+from travelcard.stays import Packing, Room, laid_by, named, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import NEEDED, visits_of_runs, window_of
 
@@ -49,7 +49,8 @@ __all__ = ["run"]
 Progress = Callable[[str, int, int], None]
 MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
 FIXED = 768 << 20  # of them are Python, its libraries, row groups being decoded; more of it helps nobody
-ARENA_SHARE = 0.6  # of the others are for pings by bucket, the rest for the kernel's scratch
+ARENA_SHARE = 0.8  # of the others are for pings by bucket, the rest for the kernel's scratch
+SLICE = 1 << 21  # pings that are reduced together: of more, what is reached at random fits no cache
 STAY = 280  # bytes that a stay takes on the way to its card, at most: decoded, laid out, as a visit, as a card, written
 ASIDE = 1 << 16  # rows that are decided together, where they are not plainly clean
 PIECE = 1 << 19  # stays at a time: enough that their number costs nothing, few enough to be made in warm memory
@@ -152,6 +153,9 @@ def _read(
     share = max(memory // 8, int((memory - FIXED) * ARENA_SHARE)) // _workers()
     places = len(wanted.codes)
     packing = packing_of(pieces, places)
+    buckets = store.layout.buckets
+    while total > SLICE * buckets and buckets < MAX_BUCKETS:
+        buckets *= 2
     hands: list[Hand] = []
     free: list[Hand] = []
     ready(pieces)
@@ -161,7 +165,7 @@ def _read(
         with lock:
             if not free:
                 early = (len(hands) + 1) / _workers() if 8 * rows > share * _workers() else 1
-                arena = Arena(store.layout.buckets, share, rows, packing, places, store.scratch, early)
+                arena = Arena(buckets, share, rows, packing, places, store.scratch, early)
                 hands.append(Hand(spilled.enter_context(arena), reading, wanted))
                 free.append(hands[-1])
             hand = free.pop()
@@ -187,7 +191,8 @@ def packing_of(pieces: Sequence[Piece], places: int) -> Packing | None:
     spans = [piece.span for piece in pieces if piece.span is not None]
     if len(spans) < len(pieces):
         return None
-    packing = Packing.of(places, max(min(lowest for lowest, _ in spans), 0))
+    # no id is above that, though a column without a sign may hold larger numbers only
+    packing = Packing.of(places, min(max(min(lowest for lowest, _ in spans), 0), (1 << 63) - 1))
     return packing if max(highest for _, highest in spans) - packing.base < packing.ids else None
 
 
@@ -247,13 +252,14 @@ class Threads:
             store.create(night.subscribers)
             arenas = [hand.arena for hand in hands]
             texts, ranks = ranked(arenas)
-            rooms = local()
+            many, rooms = arenas[0].buckets // store.layout.buckets, local()
 
             def task(bucket: int) -> tuple[Written | None, int, int]:
                 if not hasattr(rooms, "own"):
                     rooms.own = Room()
-                mine, names = gather(arenas, texts, ranks, bucket, rooms.own)
-                return write_stays(store, night.day, wanted, bucket, mine, names, arenas[0].packing, rooms.own)
+                slices = range(bucket * many, (bucket + 1) * many)
+                pings = (gather(arenas, texts, ranks, one, rooms.own) for one in slices)
+                return write_stays(store, night.day, wanted, bucket, pings, arenas[0].packing, rooms.own)
 
             files: list[Written] = []
             subscribers = merged = 0
@@ -282,19 +288,30 @@ def write_stays(
     day: date,
     wanted: Sieve,
     bucket: int,
-    pings: np.ndarray,
-    names: pa.Array | None,
+    slices: Iterable[tuple[np.ndarray, pa.Array | None]],
     packing: Packing,
     room: Room,
 ) -> tuple[Written | None, int, int]:
-    """One bucket's packed pings to its file of stays: (the file, if there is a stay; subscribers; repeated pings)."""
-    layout = store.layout
-    unique, columns, merged = stays_of_bucket(pings, packing, layout.max_silence_s, room)
-    if not len(unique):
+    """One bucket to its file of stays: (the file, if there is a stay; subscribers; repeated pings).
+
+    `slices` are its packed pings and what their ids stand for, subscriber by subscriber in one of them.
+    """
+    ids: list[pa.Array] = []
+    parts: list[list[np.ndarray]] = []
+    people = merged = 0
+    for pings, names in slices:
+        unique, columns, repeated = stays_of_bucket(pings, packing, store.layout.max_silence_s, room)
+        columns[0] += people
+        ids.append(named(unique, names))
+        parts.append(columns)
+        people, merged = people + len(unique), merged + repeated
+    if not people:
         return None, 0, 0
-    kept = store.kept if layout.pseudonyms else None
-    table = stays_table(unique, names, pa.array(wanted.codes), columns, wanted.start, kept)
-    return store.write(STAYS, table, {"day": day, "bucket": bucket}), len(unique), merged
+    who, columns = store.kept(pa.concat_arrays(ids)), [np.concatenate(some) for some in zip(*parts, strict=True)]
+    if len(ids) > 1 or store.layout.pseudonyms:
+        who, columns = laid_by(who, columns)
+    table = stays_table(who, pa.array(wanted.codes), columns, wanted.start)
+    return store.write(STAYS, table, {"day": day, "bucket": bucket}), people, merged
 
 
 def write_rejects(store: Store, day: date, tables: Sequence[pa.Table]) -> list[Written]:

@@ -406,6 +406,7 @@ RUNS = Table(
 # on which the clock is set back. Place indices follow the bytewise order of the place codes.
 SECOND_SHIFT = 15
 MAX_PLACES = 1 << 14
+MAX_BUCKETS = 4096
 REJECTED = 0xFFFF0000  # events from here on hold an index into REASONS: no day has a second 131,070
 
 

@@ -235,7 +235,7 @@ def _reduced(shared: Any, bucket: int, blobs: Iterable[tuple[int, Any]]) -> Iter
 def _stays_of(day: _Day, bucket: int, parts: list[Sent]) -> tuple[Written | None, int, int]:
     packing = Packing.of(len(day.wanted.codes)) if day.packing is None else day.packing
     pings, names = received(parts, packing, wide=day.packing is None)
-    return write_stays(day.store, day.day, day.wanted, bucket, pings, names, packing, Room())
+    return write_stays(day.store, day.day, day.wanted, bucket, [(pings, names)], packing, Room())
 
 
 def _carded(shared: Any, bucket: int) -> tuple[Written | None, Counter[str]]:

@@ -7,7 +7,7 @@ cuts the runs. Nothing is sorted globally and no interpreter lock is held (DESIG
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -388,22 +388,16 @@ def id_codes(column: pa.ChunkedArray) -> tuple[np.ndarray, pa.Array | None]:
 # ---------------------------------------------------------------------------------------------------- frames
 
 
-def stays_table(
-    unique: np.ndarray,
-    names: pa.Array | None,
-    codes: pa.Array,
-    columns: Sequence[np.ndarray],
-    start: int,
-    kept: Callable[[pa.Array], pa.Array] | None = None,
-) -> pa.Table:
-    """The kernel's columns as a table of stays: ids or names back in place, seconds since `start` as times.
+def named(ids: np.ndarray, names: pa.Array | None) -> pa.Array:
+    """Ids as subscribers: what they stand for, or themselves."""
+    return pa.array(ids) if names is None else names.take(pa.array(ids))
 
-    Places are a dictionary: to look each of them up again is a third of what writing a stay takes. `kept` says under
-    which other names the subscribers are kept, by which they are then in order.
+
+def stays_table(ids: pa.Array, codes: pa.Array, columns: Sequence[np.ndarray], start: int) -> pa.Table:
+    """The kernel's columns as a table of stays: subscribers back in place, seconds since `start` as times.
+
+    Places are a dictionary: to look each of them up again is a third of what writing a stay takes.
     """
-    ids = pa.array(unique) if names is None else names.take(pa.array(unique))
-    if kept is not None:
-        ids, columns = _laid_by(kept(ids), columns)
     who, place, arrive, depart, pings, inner = columns
     arrays = {
         "subscriber": ids.take(pa.array(who)),
@@ -416,14 +410,28 @@ def stays_table(
     return pa.table(arrays)
 
 
-def _laid_by(ids: pa.Array, columns: Sequence[np.ndarray]) -> tuple[pa.Array, list[np.ndarray]]:
-    """Rows that lie subscriber by subscriber, laid by the order of other ids of theirs; and these, in order."""
-    who, *others = columns
+@compiled
+def _lay_rows(order, begin, place, arrive, depart, pings, inner, laid):
+    """Copy rows subscriber by subscriber: `order` says whose come next, `begin` where they are."""
+    to_who, to_place, to_arrive, to_depart, to_pings, to_inner = laid
+    k = np.uint64(0)
+    for rank in range(len(order)):
+        s = order[rank]
+        for row in range(begin[s], begin[s + 1]):
+            i = np.uint64(row)
+            to_who[k], to_place[k], to_arrive[k] = rank, place[i], arrive[i]
+            to_depart[k], to_pings[k], to_inner[k] = depart[i], pings[i], inner[i]
+            k += _ONE
+
+
+def laid_by(ids: pa.Array, columns: Sequence[np.ndarray]) -> tuple[pa.Array, list[np.ndarray]]:
+    """Rows that lie subscriber by subscriber, laid by the order of their ids; and these, in order."""
     order = pc.sort_indices(ids)
-    order_, counts = order.to_numpy(), np.bincount(who, minlength=len(ids))
-    begin, many = np.cumsum(counts) - counts, counts[order_]
-    rows = np.repeat(begin[order_] - (np.cumsum(many) - many), many) + np.arange(len(who))
-    return ids.take(order), [np.repeat(np.arange(len(ids)), many), *(column[rows] for column in others)]
+    begin = np.zeros(len(ids) + 1, np.int64)
+    np.cumsum(np.bincount(columns[0], minlength=len(ids)), out=begin[1:])
+    laid = tuple(np.empty_like(column) for column in columns)
+    _lay_rows(order.to_numpy(), begin, *columns[1:], laid)
+    return ids.take(order), list(laid)
 
 
 def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX_SILENCE) -> pl.DataFrame:
@@ -485,7 +493,7 @@ def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX
     for d in np.unique(day):
         mine = pings[edges[d] : edges[d + 1]]
         unique, columns, _ = stays_of_bucket(mine, packing, silence, room)
-        pieces.append(stays_table(unique, names, places, columns, starts[d]))
+        pieces.append(stays_table(named(unique, names), places, columns, starts[d]))
     if not pieces:
         return no_stays(table["subscriber"].type)
     frame = _frame(pa.concat_tables(pieces))
@@ -566,4 +574,4 @@ def stitch(stays: Any, *, max_silence: timedelta = MAX_SILENCE, flicker: timedel
     n = _stitch(who, *columns, silence, between)
     if n == 0:
         return no_stays(table.schema.field("subscriber").type)
-    return _frame(stays_table(who[:n], names, places, [np.arange(n), *(c[:n] for c in columns)], 0))
+    return _frame(stays_table(named(who[:n], names), places, [np.arange(n), *(c[:n] for c in columns)], 0))

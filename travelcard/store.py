@@ -35,7 +35,7 @@ from travelcard.places import Places
 from travelcard.policy import Policy
 from travelcard.pseudonyms import Pseudonyms
 from travelcard.risk import Risk
-from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, Table, bucket_of, dates, zone
+from travelcard.schema import CARDS, CORRECTIONS, MAX_BUCKETS, REJECTS, RUNS, STAYS, Table, bucket_of, dates, zone
 
 if TYPE_CHECKING:
     import polars as pl
@@ -66,8 +66,8 @@ class Layout:
     pseudonyms: bool = False
 
     def __post_init__(self) -> None:
-        if self.buckets < 1 or self.buckets > 4096 or self.buckets & (self.buckets - 1):
-            raise InputError(f"buckets is {self.buckets}: it must be a power of two from 1 to 4096")
+        if self.buckets < 1 or self.buckets > MAX_BUCKETS or self.buckets & (self.buckets - 1):
+            raise InputError(f"buckets is {self.buckets}: it must be a power of two from 1 to {MAX_BUCKETS}")
         if self.subscribers not in ("integer", "string"):
             raise InputError(f'subscribers is {self.subscribers!r}: it must be "integer" or "string"')
         if self.max_silence_s < 0:
