@@ -27,13 +27,12 @@ from travelcard.bench.stays import configured, synthetic
 COLUMNS = ("stage", "case", "rows", "run", "ns", "commit", "versions", "cpu", "cores", "date")
 PROFILE = Path("benchmarks/profile.csv")
 START, REST = "start of the process", "the rest"
-WITHIN = ("read, decompress", START)  # stages that are timed within others
+WITHIN = ("read", START)  # stages that are timed within others
 STAGES = (  # stage, module, name of the function
     ("cells", "travelcard.config", "Config.cell_map"),
     ("cells", "travelcard.batch", "sieve"),
-    ("read, decompress", "travelcard.decode", "chunk_of"),
-    ("read, decompress", "travelcard.pages", "Chunk.pages"),
-    ("pages to buckets", "travelcard.buckets", "put_span"),
+    ("read", "travelcard.decode", "chunk_of"),
+    ("packed pages to buckets", "travelcard.buckets", "put_block"),
     ("number texts", "travelcard.buckets", "_name_on"),
     ("not plainly clean rows", "travelcard.decode", "Block.taken"),
     ("not plainly clean rows", "travelcard.ingest", "decided"),

@@ -161,22 +161,21 @@ def met(piece: Piece) -> tuple:
     seed=st.integers(0, 1 << 32), rows=st.integers(1, 3000), text=st.booleans(),
     version=st.sampled_from(["1.0", "2.0"]), dictionary=st.sampled_from([False, True, ["cell", "plmn"]]),
     limit=st.sampled_from([1, 60, 1 << 20]),
-    page=st.sampled_from([64, 1000, 1 << 20]), batch=st.sampled_from([7, 50]), span=st.sampled_from([1, 100, 9999]),
-    stored=st.sampled_from([20, 1 << 16]),
+    page=st.sampled_from([64, 1000, 1 << 20]), batch=st.sampled_from([7, 50]), stored=st.sampled_from([20, 1 << 16]),
+    codec=st.sampled_from(["none", "snappy", "zstd"]),
 )  # fmt: skip
 def test_a_day_in_pages_becomes_what_it_becomes_in_columns(
-    tmp_path_factory, seed, rows, text, version, dictionary, limit, page, batch, span, stored
+    tmp_path_factory, seed, rows, text, version, dictionary, limit, page, batch, stored, codec
 ):
-    """With pages of every column that end where they like, in spans of any length; and nothing is cleaner for it."""
+    """With pages of every column that end where they like; and nothing is cleaner for it."""
     path, dice = tmp_path_factory.getbasetemp() / "day.parquet", random.Random(seed)
     pq.write_table(
         day_of(dice, rows, text=text), path, data_page_version=version, use_dictionary=dictionary,
-        dictionary_pagesize_limit=limit, data_page_size=page, write_batch_size=batch,
+        dictionary_pagesize_limit=limit, data_page_size=page, write_batch_size=batch, compression=codec,
     )  # fmt: skip
     (piece,) = pieces_of(path, READING)
     assert piece.block is not None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("travelcard.decode.SPAN", span)
         patch.setattr("travelcard.buckets.PUT_ASIDE", 256 + stored)
         patch.setattr("travelcard.buckets.OPEN_CHUNKS", 256)
         assert met(piece) == met(replace(piece, block=None))

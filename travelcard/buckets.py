@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from travelcard.compiled import compiled, prefetch, word_at
-from travelcard.decode import Block, Rest, Space, plain
+from travelcard.decode import Block, Rest, Space
 from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
 from travelcard.locations import MISSING, UNSEEN, Sieve, by_plmn
-from travelcard.pages import Desk
-from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_numbers, put_rows, put_span
+from travelcard.pages import NO_COLUMN, Desk, plain
+from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_block, put_numbers, put_rows
 from travelcard.schema import REJECTED
 from travelcard.sources import Batch, text_bytes
 from travelcard.spill import BLOCK, Spill, padded
@@ -283,33 +283,30 @@ class Arena:
         self, block: Block, unit: int, sieve: Sieve, piece: int, quarters: np.ndarray, desk: Desk
     ) -> Iterator[Batch]:
         """`put_numbers` for a block: the rows left over, some at a time."""
-        meaning = np.full(len(block.words["cell"]) + 1, UNSEEN, np.int32)
+        ids, times, cells, plmn = (
+            block.columns.get(name, NO_COLUMN) for name in ("subscriber", "time", "cell", "plmn")
+        )
+        mixed, countries = np.empty(0, np.int64), by_plmn(block.countries, sieve)
+        if block.texts is not None:
+            numbers, mixed = self._numbered(block.texts)
+            ids = plain(numbers)
+        meaning = np.full(len(cells.words) + 1, UNSEEN, np.int32)
         meaning[0] = MISSING
-        countries = by_plmn(block.words["plmn"], sieve) if "plmn" in block.words else np.empty(0, np.int32)
-        space, rest, left, texts = Space.on(desk, block.longest), Rest.on(desk, PUT_ASIDE), 0, []
-        for span in block.spans():
-            ids, mixed = span.subscribers, np.empty(0, np.int64)
-            if isinstance(ids, pa.Array):
-                numbers, mixed = self._numbered(ids)
-                ids = plain(numbers)
-            row, why = 0, FULL
-            while why != DONE:
-                before = left
-                why, row, left = put_span(
-                    self._chunks, self._most, ids, mixed.view(np.uint8), span.times, span.cells, span.plmn, meaning,
-                    sieve.cell_base, sieve.cell_table, countries, space, self._day(unit, sieve), piece, span.first, row,
-                    span.rows, quarters, rest, left,
-                )  # fmt: skip
-                if isinstance(span.subscribers, pa.Array):
-                    texts.append(span.subscribers.take(pa.array(rest.rows[before:left] - span.first)))
-                if why == UNSOUND:
-                    raise broken(block.file, pa.ArrowInvalid("a page does not hold what its header says"))
-                if why == FULL:
-                    self._spill()
-                if why == REST or (left and span.first + row == block.rows):
-                    aside = Rest(*(values[:left].copy() for values in rest))
-                    yield Batch(block.file, block.taken(aside, texts), block.numeric, block.row, aside.rows)
-                    left, texts = 0, []
+        space, rest = Space.on(desk, block.longest), Rest.on(desk, PUT_ASIDE)
+        day, row, left, why = self._day(unit, sieve), 0, 0, FULL
+        while why != DONE:
+            why, row, left = put_block(
+                self._chunks, self._most, ids, mixed.view(np.uint8), times, cells, plmn, meaning, sieve.cell_base,
+                sieve.cell_table, countries, space, day, piece, row, block.rows, quarters, rest, left,
+            )  # fmt: skip
+            if why == UNSOUND:
+                raise broken(block.file, pa.ArrowInvalid("a page does not hold what its header says"))
+            if why == FULL:
+                self._spill()
+            if why == REST or (left and row == block.rows):
+                aside = Rest(*(values[:left].copy() for values in rest))
+                yield Batch(block.file, block.taken(aside), block.numeric, block.row, aside.rows)
+                left = 0
 
     def _day(self, unit: int, sieve: Sieve) -> Day:
         return Day(unit, sieve.start, sieve.length, np.uint64(self.packing.shift))

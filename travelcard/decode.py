@@ -5,9 +5,8 @@ Columns that are written in another way than most are decoded by Arrow (`sources
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,25 +16,20 @@ import pyarrow.parquet as pq
 
 from travelcard.compiled import compiled, word_at
 from travelcard.errors import broken
-from travelcard.pages import BEHIND_LENGTH, DICTIONARY, INDICES, PLAIN, Chunk, Desk, chunk_of
+from travelcard.pages import BEHIND_LENGTH, DICTIONARY, INDICES, PLAIN, Chunk, Column, Desk, chunk_of, opened, plain
 
 __all__ = [
     "NONE",
     "Block",
-    "Column",
     "Rest",
     "Space",
-    "Span",
     "block_of",
     "indices_of",
     "numbers_of",
-    "plain",
     "spread",
 ]
 
 NONE = np.iinfo(np.int64).min  # of a number that is missing
-SPAN = 1 << 16  # rows at least that are decompressed together: fewer cost more for being so many spans
-_NO_WORDS = np.empty(0, np.int64)
 _ALL = np.uint64(0x0101010101010101)  # eight rows that have a value
 
 
@@ -127,12 +121,16 @@ def spread(valid, some, index):
 
 
 @compiled
-def numbers_of(column, page, room, out):
+def numbers_of(column, at, room, out):
     """A page of numbers of 64 bits, NONE where a row has none: (whether it is sound, the bytes and where they begin).
 
     They are where they are written if all are there, and else laid in `out`.
     """
-    data, valid = column.data, room.valid[: page[1]]
+    sound, data, begin, end = opened(column, at)
+    page = column.pages[at, 0], column.pages[at, 1], column.pages[at, 2], begin, end
+    valid = room.valid[: page[1]]
+    if not sound:
+        return sound, data, begin
     if page[0] == INDICES:
         some = indices_of(data, page, len(column.words), valid, room.indices)
         laid, at, sound = (out if some == len(valid) else room.values), np.int64(0), some >= 0
@@ -141,7 +139,7 @@ def numbers_of(column, page, room, out):
         values = laid.view(np.uint8)
     else:
         at, some = _levels(data, page, valid)
-        values, sound = data, at >= 0 and 8 * some <= page[4] - at
+        values, sound = data, at >= 0 and 8 * some <= end - at
     if not sound or some == len(valid):
         return sound, values, at
     flags, whole = valid.view(np.uint8), len(valid) & ~7
@@ -188,17 +186,6 @@ def _laid(data, page, valid, ends, raw):
     return True
 
 
-class Column(NamedTuple):
-    """A column of a row group as kernels read it: its pages, decompressed, and the numbers its indices stand for."""
-
-    data: np.ndarray  # bytes
-    pages: np.ndarray  # as `Chunk.pages` has them
-    words: np.ndarray  # int64
-
-
-_NO_COLUMN = Column(np.empty(0, np.uint8), np.empty((0, 8), np.int64), _NO_WORDS)
-
-
 class Space(NamedTuple):
     """Room for one page of each column."""
 
@@ -237,73 +224,37 @@ class Rest(NamedTuple):
         return cls(*desk.rooms("rest", cls._fields, kinds, rows))
 
 
-class Span(NamedTuple):
-    """Rows of a block whose pages are decompressed together, and lie on the desk until those of the next span do."""
-
-    first: int  # row of the block
-    rows: int
-    subscribers: Column | pa.Array  # an array where they are texts
-    times: Column
-    cells: Column
-    plmn: Column  # without a page where there is none
-
-
 @dataclass(frozen=True, slots=True)
 class Block:
     """The rows of a row group, as `Batch` has them, in pages. They lie on a desk, until the next block does."""
 
     file: str
-    numeric: bool
     row: int
     rows: int
     types: Mapping[str, pa.DataType]
-    chunks: Mapping[str, Chunk]
-    words: Mapping[str, np.ndarray | pa.Array]  # of each column that its indices stand for
-    numbers: Mapping[str, np.ndarray]  # `words` where they are numbers, and the numbers of those of plmn
-    plmn: np.ndarray | None  # instead of a chunk, where each row's plmn is among the words, NONE where there is none
+    columns: Mapping[str, Column]  # of plmn the indices of `countries`, NONE where there is none
+    texts: pa.Array | None  # the subscribers, where these are texts: they are in no column
+    countries: pa.Array  # the words of plmn
+
+    @property
+    def numeric(self) -> bool:
+        """Whether subscribers are integers."""
+        return self.texts is None
 
     @property
     def longest(self) -> int:
-        """The rows of the longest page, at most."""
-        if not self.numeric or self.plmn is not None:
-            return self.rows
-        return max(int(chunk.table[:, 1].max()) for chunk in self.chunks.values())
+        """The rows of the longest page."""
+        longest = max(int(column.pages[:, 1].max()) for column in self.columns.values())
+        return longest if self.numeric else self.rows
 
-    def spans(self) -> Iterator[Span]:
-        """All rows, some at a time where pages of all columns end in the same row, as those of most writers do.
-
-        Raises `InputError` where a page is not the one that was written.
-        """
-        ends = {name: np.cumsum((c.table[:, 0] != DICTIONARY) * c.table[:, 1]) for name, c in self.chunks.items()}
-        lasts = [0]
-        for row in reduce(np.intersect1d, ends.values()).tolist():
-            if row - lasts[-1] >= SPAN or row == self.rows:
-                lasts.append(row)
-        pages = {name: np.searchsorted(rows, lasts, "right").tolist() for name, rows in ends.items()}
-        for k in range(len(lasts) - 1):
-            try:
-                yield self._span(lasts[k], lasts[k + 1], {name: at[k : k + 2] for name, at in pages.items()})
-            except pa.ArrowException as error:
-                raise broken(self.file, error) from error
-
-    def _span(self, first: int, last: int, pages: Mapping[str, Sequence[int]]) -> Span:
-        read: dict[str, Any] = {"plmn": _NO_COLUMN if self.plmn is None else plain(self.plmn[first:last])}
-        for name, which in pages.items():
-            data, table = self.chunks[name].pages(*which)
-            if name in self.numbers:
-                read[name] = Column(data, table, self.numbers[name])
-            else:
-                read[name] = _texts(data, table, self.words[name])
-        return Span(first, last - first, read["subscriber"], read["time"], read["cell"], read["plmn"])
-
-    def taken(self, rest: Rest, texts: Sequence[pa.Array]) -> dict[str, pa.Array]:
-        """Rows that were put aside, as Arrow has them; `texts` are their subscribers, where these are texts."""
+    def taken(self, rest: Rest) -> dict[str, pa.Array]:
+        """Rows that were put aside, as Arrow has them."""
         out = {name: pa.array(v, mask=v == NONE) for name, v in (("subscriber", rest.ids), ("time", rest.times))}
         out["cell"] = pa.array(rest.cells, mask=~rest.known)
-        if not self.numeric:
-            out["subscriber"] = pa.concat_arrays(texts)
-        if "plmn" in self.words:
-            out["plmn"] = self.words["plmn"].take(pa.array(rest.plmn, mask=rest.plmn < 0))
+        if self.texts is not None:
+            out["subscriber"] = self.texts.take(pa.array(rest.rows))
+        if "plmn" in self.columns:
+            out["plmn"] = self.countries.take(pa.array(rest.plmn, mask=rest.plmn < 0))
         return {name: out[name].cast(kind) for name, kind in self.types.items()}
 
 
@@ -312,7 +263,6 @@ def block_of(
     group: pq.RowGroupMetaData,
     schema: pa.Schema,
     columns: Mapping[str, str],
-    numeric: bool,
     row: int,
     desk: Desk,
 ) -> Block | None:
@@ -321,27 +271,31 @@ def block_of(
     None where it is written in a way that is left to Arrow. Raises `InputError` where the file is not what it says.
     """
     found = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
-    chunks: dict[str, Chunk] = {}
+    read: dict[str, Column] = {}
+    types: dict[str, pa.DataType] = {}
+    texts, countries = None, pa.array([], pa.string())
     try:
         for name, source in columns.items():
             chunk = chunk_of(file, found[source], schema.field(source), desk, name)
             if chunk is None:
                 return None
-            rows = chunk.table[chunk.table[:, 0] != DICTIONARY, 1]
+            rows = chunk.column.pages[chunk.column.pages[:, 0] != DICTIONARY, 1]
             _sound((rows <= group.num_rows).all() and rows.sum() == group.num_rows)
-            chunks[name] = chunk
-        types = {name: chunk.type for name, chunk in chunks.items()}
-        words, coded = {name: _words(chunk) for name, chunk in chunks.items()}, None
-        if "plmn" in chunks and (chunks["plmn"].table[:, 0] == PLAIN).any():
-            plmn = chunks.pop("plmn")
-            texts = pc.dictionary_encode(_texts(*plmn.pages(0, len(plmn.table)), words["plmn"]))
-            words["plmn"] = texts.dictionary
-            coded = pc.fill_null(texts.indices.cast(pa.int64()), NONE).to_numpy()
+            types[name], words = chunk.type, _words(chunk)
+            if name == "subscriber" and isinstance(words, pa.Array):
+                texts = _texts(chunk, words)
+            elif isinstance(words, np.ndarray):
+                read[name] = chunk.column._replace(words=words)
+            elif (chunk.column.pages[:, 0] == PLAIN).any():
+                coded = pc.dictionary_encode(_texts(chunk, words))
+                countries = coded.dictionary
+                read[name] = plain(np.array(pc.fill_null(coded.indices.cast(pa.int64()), NONE)))
+            else:
+                countries = words
+                read[name] = chunk.column._replace(words=np.arange(len(words)))
     except (pa.ArrowException, OSError) as error:
         raise broken(file, error) from error
-    numbers = {name: some for name, some in words.items() if isinstance(some, np.ndarray)}
-    numbers["plmn"] = np.arange(len(words.get("plmn", ())))
-    return Block(file, numeric, row, group.num_rows, types, chunks, words, numbers, coded)
+    return Block(file, row, group.num_rows, types, read, texts, countries)
 
 
 def _sound(sound: bool) -> None:
@@ -349,26 +303,21 @@ def _sound(sound: bool) -> None:
         raise pa.ArrowInvalid("a page does not hold what its header says")
 
 
-def plain(values: np.ndarray) -> Column:
-    """Numbers of 64 bits as a column of one page."""
-    page = (PLAIN, len(values), 0, 0, values.nbytes, values.nbytes, 0, -1)
-    return Column(values.view(np.uint8), np.array([page]), _NO_WORDS)
-
-
 def _words(chunk: Chunk) -> np.ndarray | pa.Array:
     """The dictionary of a column; no word where it has none."""
-    text, at = pa.types.is_string(chunk.type), np.flatnonzero(chunk.table[:, 0] == DICTIONARY)
+    text, at = pa.types.is_string(chunk.type), np.flatnonzero(chunk.column.pages[:, 0] == DICTIONARY)
     if not len(at):
-        return pa.array([], pa.string()) if text else _NO_WORDS
-    data, (page,) = chunk.pages(at[0], at[0] + 1)
+        return pa.array([], pa.string()) if text else np.empty(0, np.int64)
+    data, page = chunk.page(at[0])
     _sound((4 if text else 8) * page[1] <= page[4] - page[3])
-    return _text_page(data, page) if text else data[: 8 * page[1]].copy().view(np.int64)
+    return _text_page(data, page) if text else data[page[3] : page[3] + 8 * page[1]].copy().view(np.int64)
 
 
-def _texts(data: np.ndarray, pages: np.ndarray, words: pa.Array) -> pa.Array:
-    """Pages of texts."""
+def _texts(chunk: Chunk, words: pa.Array) -> pa.Array:
+    """All rows of a column of texts."""
     parts = [pa.array([], pa.string())]
-    for page in pages[pages[:, 0] != DICTIONARY]:
+    for k in np.flatnonzero(chunk.column.pages[:, 0] != DICTIONARY).tolist():
+        data, page = chunk.page(k)
         if page[0] == PLAIN:
             parts.append(_text_page(data, page))
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cramjam
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
-from travelcard.compiled import compiled
+from travelcard.compiled import compiled, copy_bytes
 from travelcard.schema import decoded_as
 from travelcard.snappy import unpacked
 
@@ -20,11 +20,15 @@ __all__ = [
     "BEHIND_LENGTH",
     "DICTIONARY",
     "INDICES",
+    "NO_COLUMN",
     "PADDING",
     "PLAIN",
     "Chunk",
+    "Column",
     "Desk",
     "chunk_of",
+    "opened",
+    "plain",
 ]
 
 # Fields of a PageHeader, of its pages' headers, and kinds of page and of encoding (parquet.thrift).
@@ -157,78 +161,124 @@ class Desk:
         return [self.room(f"{about} {name}", n, kind) for name, kind in zip(names, kinds, strict=True)]
 
 
-def _unpacked_zstd(data: np.ndarray, pages: np.ndarray, out: np.ndarray) -> bool:
-    """As `snappy.unpacked`, of pages in the Zstandard format."""
-    try:
-        return all(
-            cramjam.zstd.decompress_into(data.data[begin:end], out[to:last].data) == last - to
-            for begin, end, to, last in pages.tolist()
-        )
-    except cramjam.DecompressionError:
-        return False
+class Column(NamedTuple):
+    """A column of a row group as kernels read it: its pages, packed, and room for two of them."""
+
+    raw: np.ndarray  # bytes, PADDING of which mean nothing
+    pages: np.ndarray  # the `_layout`
+    packed: np.ndarray  # of each page where its packed bytes begin and end in `raw`, and where they go in the room
+    room: np.ndarray  # bytes: pages 0 and 1, 2 and 3, and so on, decompressed one behind the other
+    held: np.ndarray  # the first page in the room
+    words: np.ndarray  # int64: what indices stand for
 
 
-_UNPACK = {"SNAPPY": unpacked, "ZSTD": _unpacked_zstd}
+@compiled
+def opened(column, page):
+    """A page, decompressed: (whether that could be done, its bytes and where it begins and ends among them)."""
+    begin, end, size = column.pages[page, 3], column.pages[page, 4], column.pages[page, 5]
+    if column.pages[page, 6] == size:
+        return True, column.raw, begin, end
+    first = page & ~1
+    if column.held[0] != first:
+        column.held[0] = -1
+        other = min(page ^ 1, len(column.pages) - 1)
+        alone = column.pages[other, 6] == column.pages[other, 5]
+        low, high = (page, page + 1) if alone else (first, first + 2)
+        for k in range(low, min(high, len(column.pages))):
+            plain = column.pages[k, 6]
+            copy_bytes(column.room, column.packed[k, 2] - plain, column.raw, column.pages[k, 3], plain)
+        if not unpacked(column.raw, column.packed[low:high], column.room):
+            return False, column.room, begin, end
+        column.held[0] = first
+    last = column.packed[page, 3]
+    return True, column.room, last - size, last
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A column of a row group: its bytes as they are in the file, and the `_layout` of its pages."""
+    """A column of a row group: its name in its file, what it is decoded as, its pages."""
 
-    name: str
-    path: str  # of the column in its file
+    path: str
     type: pa.DataType
-    codec: str
-    raw: np.ndarray
-    layout: list[list[int]]
-    table: np.ndarray  # the same, but for where each page begins and ends when all are decompressed
-    desk: Desk
+    column: Column
 
-    def pages(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """Some pages, decompressed, laid on the desk until the next ones are.
-
-        (their bytes, PADDING of which mean nothing; of each what it holds, its rows, the length of its levels, where it
-        begins and ends). Raises `ArrowInvalid` where a page is not the one that was written.
-        """
-        table = self.table[first:last].copy()
-        table[:, 3:5] -= table[:1, 3]
-        data = self.desk.room(f"pages {self.name}", int(table[-1, 4]) + PADDING)
-        source, begins, packed = self.raw.data, table[:, 3].tolist(), []
-        for (_, _, _, begin, end, size, plain, crc), at in zip(self.layout[first:last], begins, strict=True):
-            if crc >= 0 and crc32(source[begin:end]) != crc:
-                raise pa.ArrowInvalid(f"a page of {self.path} does not have its checksum")
-            if plain:
-                data[at : at + plain] = self.raw[begin : begin + plain]
-            if plain < size:
-                packed.append((begin + plain, end, at + plain, at + size))
-        if packed and not _UNPACK[self.codec](self.raw, np.array(packed), data):
-            raise pa.ArrowInvalid(f"a page of {self.path} cannot be decompressed, or not to what its header says")
-        return data, table
+    def page(self, page: int) -> tuple[np.ndarray, np.ndarray]:
+        """(bytes, a page in them as the `_layout` has it). Raises `ArrowInvalid` where it cannot be decompressed."""
+        sound, data, begin, end = opened(self.column, page)
+        if not sound:
+            raise pa.ArrowInvalid(f"a page of {self.path} cannot be decompressed to what its header says")
+        where = self.column.pages[page].copy()
+        where[3:5] = begin, end
+        return data, where
 
 
 def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: Desk, name: str) -> Chunk | None:
     """A column of a row group, laid on the desk under a name; None where a page is of an encoding that is not taken.
 
-    Raises `ArrowInvalid` where the file is not what its footer says.
+    Raises `ArrowInvalid` where the file is not what its footer says, or a page does not have its checksum.
     """
     start = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
-    raw = desk.room(f"packed {name}", chunk.total_compressed_size)
+    size = chunk.total_compressed_size
+    raw = desk.room(f"packed {name}", size + PADDING)
     with open(path, "rb", buffering=0) as file:
         file.seek(start)
-        if file.readinto(raw.data) != len(raw):
+        if file.readinto(raw.data[:size]) != size:
             raise pa.ArrowInvalid(f"{chunk.path_in_schema} ends before its end")
     most, n = 256, SHORT
     while n == SHORT:
         most *= 4
         table = np.empty((most, 8), np.int64)
-        n = _layout(raw, field.nullable, chunk.compression != "UNCOMPRESSED", table)
+        n = _layout(raw[:size], field.nullable, chunk.compression != "UNCOMPRESSED", table)
     if n == FOREIGN:
         return None
     if n == UNSOUND:
         raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} has no header")
-    table, layout = table[:n], table[:n].tolist()
-    ends = np.cumsum(table[:, 5])
-    if n and ends[-1] > _MOST:
+    pages, source = table[:n], raw.data
+    if pages[:, 5].sum() > _MOST:
         raise pa.ArrowInvalid(f"the pages of {chunk.path_in_schema} are longer than any are")
-    table[:, 3], table[:, 4] = ends - table[:, 5], ends
-    return Chunk(name, chunk.path_in_schema, decoded_as(field.type), chunk.compression, raw, layout, table, desk)
+    for begin, end, crc in pages[:, [3, 4, 7]].tolist():
+        if crc >= 0 and crc32(source[begin:end]) != crc:
+            raise pa.ArrowInvalid(f"a page of {chunk.path_in_schema} does not have its checksum")
+    if chunk.compression == "ZSTD":
+        raw, pages = _unpacked_zstd(raw, pages, chunk.path_in_schema, desk, name)
+    column = _column(raw, pages, desk, name)
+    return Chunk(chunk.path_in_schema, decoded_as(field.type), column)
+
+
+def _column(raw: np.ndarray, pages: np.ndarray, desk: Desk, name: str) -> Column:
+    """Pages with room for two of them."""
+    lasts = pages[:, 5].copy()
+    lasts[1::2] += lasts[: len(lasts) - 1 : 2]
+    packed = np.stack([pages[:, 3] + pages[:, 6], pages[:, 4], lasts - pages[:, 5] + pages[:, 6], lasts], 1)
+    room = desk.room(f"pages {name}", int(lasts.max(initial=0)) + PADDING)
+    return Column(raw, pages, packed, room, np.array([-1]), np.empty(0, np.int64))
+
+
+def _unpacked_zstd(
+    raw: np.ndarray, pages: np.ndarray, path: str, desk: Desk, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pages in the Zstandard format as such that are not packed: (their bytes, they themselves)."""
+    out, at = desk.room(f"unpacked {name}", int(pages[:, 5].sum()) + PADDING), 0
+    laid = pages.copy()
+    for page, (_, _, _, begin, end, size, plain, _) in enumerate(pages.tolist()):
+        out[at : at + plain] = raw[begin : begin + plain]
+        try:
+            packed, room = raw.data[begin + plain : end], out[at + plain : at + size].data
+            sound = plain == size or cramjam.zstd.decompress_into(packed, room) == size - plain
+        except cramjam.DecompressionError:
+            sound = False
+        if not sound:
+            raise pa.ArrowInvalid(f"a page of {path} cannot be decompressed to what its header says")
+        laid[page, 3:7] = at, at + size, size, size
+        at += size
+    return out, laid
+
+
+def plain(values: np.ndarray) -> Column:
+    """Numbers of 64 bits as a column of one page."""
+    raw, none = values.view(np.uint8), np.empty(0, np.int64)
+    pages = np.array([(PLAIN, len(values), 0, 0, len(raw), len(raw), len(raw), -1)])
+    return Column(raw, pages, np.zeros((1, 4), np.int64), raw, none, none)
+
+
+NO_COLUMN = plain(np.empty(0, np.int64))._replace(pages=np.empty((0, 8), np.int64))

@@ -13,14 +13,14 @@ import numpy as np
 from travelcard.compiled import compiled, shift_of, word_at
 from travelcard.decode import NONE, indices_of, numbers_of, spread
 from travelcard.locations import MISSING, UNSEEN, expect, location_of
-from travelcard.pages import DICTIONARY, INDICES
+from travelcard.pages import DICTIONARY, INDICES, opened
 from travelcard.schema import REJECTED, SECOND_SHIFT
 
-__all__ = ["DONE", "FULL", "GOLDEN", "REST", "UNSOUND", "Chunks", "Day", "put_numbers", "put_rows", "put_span"]
+__all__ = ["DONE", "FULL", "GOLDEN", "REST", "UNSOUND", "Chunks", "Day", "put_block", "put_numbers", "put_rows"]
 
 _STRIDE = 256  # rows worked out before they are written: they stay in the nearest cache
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-DONE, FULL, REST, UNSOUND = range(4)  # why a span is put no further: its end, no chunk free, too many left over
+DONE, FULL, REST, UNSOUND = range(4)  # why a block is put no further: its end, no chunk free, too many left over
 
 
 @compiled(inline="always")
@@ -157,15 +157,33 @@ def put_numbers(chunks, most, ids, words, times, locations, day, piece, quarters
     return row, left
 
 
+class _Cursor(NamedTuple):
+    """Where a column is read: a page, the rows in which it begins and ends, its numbers and where they begin."""
+
+    page: int
+    begin: int
+    end: int
+    data: np.ndarray
+    at: int
+
+
 @compiled
-def _next(pages, page, row):
-    """The page in which a row is, from a page and the row in which that begins on: (it, where it begins, and ends)."""
-    at, begin = page
+def _page_of(pages, cursor, row):
+    """The page in which a row is, from the one of a cursor on: (it, where it begins, and ends)."""
+    at, begin = cursor.page, cursor.begin
     end = begin + pages[at, 1] if pages[at, 0] != DICTIONARY else begin
     while end <= row:
         at, begin = at + 1, end
         end += pages[at, 1] if pages[at, 0] != DICTIONARY else 0
     return at, begin, end
+
+
+@compiled
+def _turned(column, cursor, row, space, out):
+    """Go on to the page of numbers in which a row is: (whether it is sound, the cursor there)."""
+    page, begin, end = _page_of(column.pages, cursor, row)
+    sound, data, at = numbers_of(column, page, space, out)
+    return sound, _Cursor(page, begin, end, data, at)
 
 
 @compiled
@@ -175,11 +193,13 @@ def _located(column, page, space, meaning, base, table):
     A word of the dictionary is looked up when a ping first names it: that is what marks its cell, and there are far
     fewer words than pings. `meaning` is of each word, after that of no word.
     """
-    n, shift = page[1], shift_of(table)
+    n, shift = column.pages[page, 1], shift_of(table)
     locations, known = space.locations[:n], space.known[:n]
-    if page[0] == INDICES:
+    if column.pages[page, 0] == INDICES:
         index = space.cell_index[:n]
-        some = indices_of(column.data, page, len(column.words), known, index)
+        sound, data, begin, end = opened(column, page)
+        where = column.pages[page, 0], n, column.pages[page, 2], begin, end
+        some = indices_of(data, where, len(column.words), known, index) if sound else np.int64(-1)
         if some < 0:
             return False
         if some < n:
@@ -207,64 +227,61 @@ def _located(column, page, space, meaning, base, table):
 
 
 @compiled
-def put_span(
-    chunks, most, ids, mixed, times, cells, plmn, meaning, base, table, countries, space, day, piece, first, row, rows,
+def put_block(
+    chunks, most, ids, mixed, times, cells, plmn, meaning, base, table, countries, space, day, piece, row, rows,
     quarters, rest, left,
 ):  # fmt: skip
-    """`put_numbers` for the pages of a span, from a row on: (why it ends, row reached, rows left over).
+    """`put_numbers` for the pages of a block, from a row on: (why it ends, row reached, rows left over).
 
     `mixed` are the words of subscribers that are texts. `countries` are the locations of the words of plmn, which
-    counts where no cell is. Rows left over are put aside with their values, `first` being the span's first one.
+    counts where no cell is. Rows left over are put aside with their values.
     """
-    id_end = time_end = cell_end = plmn_end = row
-    id_page = time_page = cell_page = plmn_page = 0
-    id_begin = time_begin = cell_begin = plmn_begin = 0
-    who = when = country = (times.data, np.int64(0))
+    who = when = where = country = _Cursor(0, 0, row, times.raw, 0)
     if not len(plmn.pages):
-        plmn_end = rows
+        country = _Cursor(0, 0, rows, times.raw, 0)
     while row < rows:
         sound = True
-        if id_end == row:
-            id_page, id_begin, id_end = _next(ids.pages, (id_page, id_begin), row)
-            good, data, at = numbers_of(ids, ids.pages[id_page], space, space.ids)
-            who, sound = (data, at), sound and good
-        if time_end == row:
-            time_page, time_begin, time_end = _next(times.pages, (time_page, time_begin), row)
-            good, data, at = numbers_of(times, times.pages[time_page], space, space.times)
-            when, sound = (data, at), sound and good
-        if cell_end == row:
-            cell_page, cell_begin, cell_end = _next(cells.pages, (cell_page, cell_begin), row)
-            sound = _located(cells, cells.pages[cell_page], space, meaning, base, table) and sound
-        if plmn_end == row:
-            plmn_page, plmn_begin, plmn_end = _next(plmn.pages, (plmn_page, plmn_begin), row)
-            good, data, at = numbers_of(plmn, plmn.pages[plmn_page], space, space.plmn)
-            country, sound = (data, at), sound and good
+        if who.end == row:
+            good, who = _turned(ids, who, row, space, space.ids)
+            sound = sound and good
+        if when.end == row:
+            good, when = _turned(times, when, row, space, space.times)
+            sound = sound and good
+        if country.end == row:
+            good, country = _turned(plmn, country, row, space, space.plmn)
+            sound = sound and good
+        if where.end == row:
+            page, begin, end = _page_of(cells.pages, where, row)
+            where = _Cursor(page, begin, end, where.data, where.at)
+            sound = _located(cells, page, space, meaning, base, table) and sound
         if not sound:
             return UNSOUND, row, left
         room = len(rest.rows) - left
         if room < _STRIDE:
             return REST, row, left
-        end = min(id_end, time_end, cell_end, plmn_end, row + room)
-        here = space.locations[row - cell_begin : end - cell_begin]
+        end = min(who.end, when.end, where.end, country.end, row + room)
+        here = space.locations[row - where.begin : end - where.begin]
         if len(plmn.pages):
             for i in range(len(here)):
                 if here[i] == MISSING:
-                    number = np.int64(_number(country, row - plmn_begin + i))
+                    number = np.int64(_number((country.data, country.at), row - country.begin + i))
                     here[i] = countries[number] if number != NONE else MISSING
-        mine = (who[0], who[1] + 8 * (row - id_begin))
+        mine = (who.data, who.at + 8 * (row - who.begin))
         before = left
         put, left = put_numbers(
-            chunks, most, mine, (mixed, 8 * row) if len(mixed) else mine, (when[0], when[1] + 8 * (row - time_begin)),
-            here, day, piece, quarters, rest.rows, left,
+            chunks, most, mine, (mixed, 8 * row) if len(mixed) else mine,
+            (when.data, when.at + 8 * (row - when.begin)), here, day, piece, quarters, rest.rows, left,
         )  # fmt: skip
         for k in range(before, left):
             i = row + np.int64(rest.rows[k])
-            rest.rows[k], rest.ids[k] = first + i, np.int64(_number(who, i - id_begin))
-            rest.times[k] = np.int64(_number(when, i - time_begin))
-            rest.plmn[k] = np.int64(_number(country, i - plmn_begin)) if len(plmn.pages) else NONE
-            j = i - cell_begin
+            rest.rows[k], rest.ids[k] = i, np.int64(_number((who.data, who.at), i - who.begin))
+            rest.times[k] = np.int64(_number((when.data, when.at), i - when.begin))
+            rest.plmn[k] = NONE
+            if len(plmn.pages):
+                rest.plmn[k] = np.int64(_number((country.data, country.at), i - country.begin))
+            j = i - where.begin
             rest.known[k] = space.known[j]
-            if cells.pages[cell_page, 0] != INDICES:
+            if cells.pages[where.page, 0] != INDICES:
                 rest.cells[k] = space.cells[j]
             elif space.known[j]:
                 rest.cells[k] = cells.words[space.cell_index[j]]

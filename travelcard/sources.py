@@ -329,7 +329,7 @@ def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
     def block(group: pq.RowGroupMetaData, first: int, desk: Desk) -> Block | None:
         from travelcard.decode import block_of  # noqa: PLC0415  whoever only lists files needs no compiler
 
-        return block_of(path, group, schema, chosen, numeric, first, desk)
+        return block_of(path, group, schema, chosen, first, desk)
 
     here = not remote(path) and not reading.local(schema.field(chosen["time"]).type)
     pieces, first = [], 0
