@@ -50,7 +50,7 @@ STAGES = (  # stage, module, name of the function
 
 def child(config: str, day: str) -> None:
     """The command as it is, in this process, with every stage wrapped; prints the nanoseconds of each."""
-    from travelcard import __main__, batch, cli, sources
+    from travelcard import __main__, cli, memory
 
     spent: dict[str, int] = defaultdict(int)
     inner: list[int] = []  # of each stage that is open, what was spent in stages within it
@@ -73,8 +73,7 @@ def child(config: str, day: str) -> None:
         return call
 
     def main() -> None:
-        batch._workers = lambda: 1
-        sources._AHEAD = 0  # nothing is decoded beside what is timed
+        memory.threads_here = lambda: 0  # and so one worker
         for stage, module, name in STAGES:
             *home, last = name.split(".")
             owner = attrgetter(*home)(import_module(module)) if home else import_module(module)

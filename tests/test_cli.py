@@ -359,7 +359,7 @@ def test_bench_leaves_nothing_behind_and_no_store_alone(tmp_path):
 def test_nothing_of_a_night_depends_on_the_number_of_threads(folder, call, monkeypatch):
     frames = []
     for threads in (1, 5):
-        monkeypatch.setattr("travelcard.batch.threads_here", lambda n=threads: n)
+        monkeypatch.setattr("travelcard.memory.threads_here", lambda n=threads: n)
         monkeypatch.setenv("TRAVELCARD_STORE", f"store{threads}")
         assert call("run", DAY)[0] == 0
         store = Store(folder / f"store{threads}")

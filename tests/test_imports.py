@@ -17,6 +17,7 @@ ORDER = [
     "errors",
     "frames",
     "schema",
+    "memory",
     "compiled",
     "boundaries",
     "borders",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,12 +28,13 @@ from travelcard.gate import Gate, accepted, measures
 from travelcard.ingest import QUARTERS, Counts, numbers, parts, refuse_misread, sift, units
 from travelcard.ledger import Step, append, row_of
 from travelcard.locations import Inventory, Sieve, sieve, silent
+from travelcard.memory import MEMORY, arena_share, words, workers
 from travelcard.pages import Desk
 from travelcard.places import Places, china
 from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, MAX_BUCKETS, REJECTS, STATUSES, STAYS, Table, a_date, bucket_of
-from travelcard.sources import Batch, Piece, Reading, joined, pieces_of, ready
+from travelcard.sources import Batch, Piece, Reading, joined, pieces_of
 from travelcard.stays import Packing, Room, laid_by, named, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
 from travelcard.window import NEEDED, visits_of_runs, window_of
@@ -47,9 +47,6 @@ else:
 __all__ = ["run"]
 
 Progress = Callable[[str, int, int], None]
-MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
-FIXED = 768 << 20  # of them are Python, its libraries, row groups being decoded; more of it helps nobody
-ARENA_SHARE = 0.8  # of the others are for pings by bucket, the rest for the kernel's scratch
 SLICE = 1 << 21  # pings that are reduced together: of more, what is reached at random fits no cache
 STAY = 280  # bytes that a stay takes on the way to its card, at most: decoded, laid out, as a visit, as a card, written
 ASIDE = 1 << 16  # rows that are decided together, where they are not plainly clean
@@ -61,20 +58,10 @@ def _quiet(*_: object) -> None:
     """Report to nobody."""
 
 
-def threads_here() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _workers() -> int:
-    """A thread per processor and one more, for when one waits: for the disk, or for the interpreter's lock."""
-    return threads_here() + 1
-
-
 @contextmanager
 def _pool() -> Iterator[ThreadPoolExecutor]:
     """The workers; when one fails, what has not begun is dropped."""
-    pool = ThreadPoolExecutor(_workers())
+    pool = ThreadPoolExecutor(workers())
     try:
         yield pool
     finally:
@@ -145,12 +132,13 @@ def _read(
     memory: int,
     progress: Progress,
     spilled: ExitStack,
+    room: Callable[[int], np.ndarray],
 ) -> list[Hand]:
     """Every piece read, each by one thread with that thread's hand; `spilled` closes their files."""
     total = sum(piece.rows for piece in pieces)
     # how long CSV files and streams are is not known
     rows = total if all(piece.rows for piece in pieces) else memory
-    share = max(memory // 8, int((memory - FIXED) * ARENA_SHARE)) // _workers()
+    share = arena_share(memory)
     places = len(wanted.codes)
     packing = packing_of(pieces, places)
     buckets = store.layout.buckets
@@ -158,14 +146,13 @@ def _read(
         buckets *= 2
     hands: list[Hand] = []
     free: list[Hand] = []
-    ready(pieces)
     lock = Lock()
 
     def task(number: int, piece: Piece) -> int:
         with lock:
             if not free:
-                early = (len(hands) + 1) / _workers() if 8 * rows > share * _workers() else 1
-                arena = Arena(buckets, share, rows, packing, places, store.scratch, early)
+                early = (len(hands) + 1) / workers() if 8 * rows > share * workers() else 1
+                arena = Arena(buckets, share, rows, packing, places, store.scratch, early, room)
                 hands.append(Hand(spilled.enter_context(arena), reading, wanted))
                 free.append(hands[-1])
             hand = free.pop()
@@ -208,6 +195,7 @@ class Night:
     memory: int
     progress: Progress
     refuse: Callable[[Counts], None]
+    room: Callable[[int], np.ndarray]  # memory for so many words
 
     @property
     def subscribers(self) -> str:
@@ -244,7 +232,9 @@ class Threads:
     def stays(self, night: Night) -> Made:
         store, wanted = night.store, night.wanted
         with ExitStack() as spilled:
-            hands = _read(night.pieces, night.reading, wanted, store, night.memory, night.progress, spilled)
+            hands = _read(
+                night.pieces, night.reading, wanted, store, night.memory, night.progress, spilled, night.room
+            )  # fmt: skip
             counts = Counts()
             for hand in hands:
                 counts.add(hand.counts)
@@ -337,6 +327,7 @@ def run_stays(
     memory: int = MEMORY,
     progress: Progress = _quiet,
     engine: Engine | None = None,
+    room: Callable[[int], np.ndarray] = words,
 ) -> Step:
     """The first half of a night: one day's pings to that day's stays and rejects, in one transaction each.
 
@@ -351,7 +342,7 @@ def run_stays(
 
     with writing(store, f"the stays of {day}"):
         refuse = partial(_refuse_day, wanted=wanted, day=day, max_rejected=max_rejected)
-        made = (engine or Threads()).stays(Night(store, day, pieces, reading, wanted, memory, progress, refuse))
+        made = (engine or Threads()).stays(Night(store, day, pieces, reading, wanted, memory, progress, refuse, room))
         counts = made.counts
         summary = {
             "read": counts.read,
@@ -485,7 +476,7 @@ def run_cards(
             "made": datetime.now(UTC).isoformat(),
         }
         known = {} if statuses is None else _by_bucket(statuses, store)
-        rows = min(PIECE, memory // (2 * _workers() * STAY))
+        rows = min(PIECE, memory // (2 * workers() * STAY))
         task = CardsOfBucket(store, as_of, paths, policy, places, risk, known, corrections, about, rows)
         files: list[Written] = []
         colours: Counter[str] = Counter()

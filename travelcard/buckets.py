@@ -7,7 +7,7 @@ input, which is nearly the order of time, and that is why the kernel's sort is s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import NamedTuple
@@ -21,12 +21,13 @@ from travelcard.decode import Block, Rest, Space
 from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
 from travelcard.locations import MISSING, UNSEEN, Sieve, by_plmn
+from travelcard.memory import pages, words
 from travelcard.pages import NO_COLUMN, Desk, plain
 from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_block, put_numbers, put_rows
 from travelcard.schema import REJECTED
 from travelcard.sources import Batch, text_bytes
 from travelcard.spill import BLOCK, Spill, padded
-from travelcard.stays import Packing, Room, codes, pages, renumber
+from travelcard.stays import Packing, Room, codes, renumber
 
 __all__ = ["Arena", "Sent", "gather", "ranked", "received"]
 
@@ -187,7 +188,7 @@ class Arena:
 
     `memory` bytes are held at most, or what `rows` take; `folder` is where the file for the others is made. Without a
     `packing` ids may be any, and a ping takes twice the room. The first time that `share` of the memory is enough to go
-    to the file: where arenas have different ones, they do not all wait for the disk at once.
+    to the file: where arenas have different ones, they do not all wait for the disk at once. `room` gives the memory.
     """
 
     def __init__(
@@ -199,6 +200,7 @@ class Arena:
         places: int,
         folder: Path,
         share: float = 1,
+        room: Callable[[int], np.ndarray] = words,
     ) -> None:
         self.names: Names | None = None
         self.packing = Packing.of(places) if packing is None else packing
@@ -213,7 +215,7 @@ class Arena:
         size = min(max(together // buckets, 64), 4096)
         count = min(memory // (8 * width), rows) // size + 2 * buckets
         self._chunks = Chunks(
-            pages(width * count * size, np.uint64),
+            room(width * count * size),
             np.zeros(buckets, np.int64),
             np.array([0, max(int(share * count), min(2 * buckets, count))]),
             np.empty(count, np.int16),

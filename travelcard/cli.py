@@ -394,13 +394,14 @@ def _engine(name: str, master: str | None) -> Iterator[Engine | None]:
 
 
 def _stays(settings: Config, store: Store, day: date, accept: str | None = None, engine: Engine | None = None) -> None:
-    from travelcard.sources import begun, pieces_of
+    from travelcard.memory import MEMORY, Ahead, words
+    from travelcard.sources import pieces_of
 
     source, reading = settings.ping_source(), settings.reading()
     pings = settings.at(source.path)
     pieces = pieces_of(pings, reading, day)
-    if engine is None:
-        pieces = begun(pieces, settings.memory)  # decoding, while the kernels are being loaded
+    # made from here on, while the kernels are being loaded
+    room = Ahead(sum(piece.rows for piece in pieces), settings.memory or MEMORY).words if engine is None else words
 
     from travelcard.batch import run_stays
 
@@ -415,6 +416,7 @@ def _stays(settings: Config, store: Store, day: date, accept: str | None = None,
             progress=progress,
             accept=accept,
             engine=engine,
+            room=room,
             **settings.limits(),
         )
     _tell(step.as_dict())
@@ -428,7 +430,8 @@ def _second_half(
     risk, statuses = settings.risk_on(as_of, rules), settings.status_list(as_of)
 
     def make(engine: Engine | None) -> None:
-        from travelcard.batch import MEMORY, run_cards
+        from travelcard.batch import run_cards
+        from travelcard.memory import MEMORY
 
         with _progress() as progress:
             step = run_cards(
@@ -560,7 +563,7 @@ def serve(
     certificate, key
         Files of TLS; without them something in front has to do it.
     """
-    from travelcard.batch import threads_here
+    from travelcard.memory import threads_here
 
     with _service():
         from travelcard.service.serve import serve as begin

@@ -275,9 +275,6 @@ class Numbers:
 
 def parts(piece: Piece, sieve: Sieve, desk: Desk) -> Iterator[Batch | Block]:
     """The rows of a piece in parts; as a block where it is one and cells are looked up by their numbers."""
-    if (begun := piece.begun()) is not None:
-        yield from begun
-        return
     block = None
     if piece.block is not None and len(sieve.cell_table):
         block = piece.block(desk)

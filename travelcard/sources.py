@@ -6,8 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from fnmatch import fnmatchcase
 from functools import partial
@@ -37,11 +36,9 @@ __all__ = [
     "Piece",
     "Reading",
     "as_text",
-    "begun",
     "is_number",
     "pieces_of",
     "read_table",
-    "ready",
     "remote",
     "text_bytes",
 ]
@@ -64,7 +61,6 @@ _INPUT = Table(
 # Cell before position before plmn (DESIGN 3.1). A column that is not named is read under its own name, unless it would
 # come before one that is: who names lat and lon wants positions, whatever else the file has.
 _KINDS = {"cell": 0, "lat": 1, "lon": 1, "accuracy": 1, "plmn": 2}
-_AHEAD = 1 << 24  # rows decoded before anybody asks for them
 _PACKED = {".gz": "gzip", ".zst": "zstd"}
 _PIECE = 1 << 22  # rows: a larger row group is decoded in several goes, so that memory stays bounded
 
@@ -280,11 +276,6 @@ class Piece:
     batches: Callable[[], Iterator[Batch]]
     span: tuple[int, int] | None = None  # the smallest and largest subscriber; None where the file does not say
     block: Callable[[Desk], Block | None] | None = None
-    ahead: list[Future[list[Batch]]] = field(default_factory=list)
-
-    def begun(self) -> list[Batch] | None:
-        """The batches where somebody has begun to decode them; once, for nobody is to keep them in memory."""
-        return self.ahead.pop().result() if self.ahead else None
 
 
 def _broken_csv(path: str, error: Exception) -> InputError:
@@ -454,31 +445,3 @@ def pieces_of(source: Any, reading: Reading, day: date | None = None) -> list[Pi
     if len({piece.numeric for piece in pieces}) > 1:
         raise InputError("some files have integer subscribers and some have text: set subscriber_type")
     return pieces
-
-
-def begun(pieces: list[Piece], memory: int | None) -> list[Piece]:
-    """The same pieces, the first of which are being decoded from now on, while there is still code to be loaded.
-
-    By Arrow, which needs none of ours. They take a sixth of `memory` bytes at most, as far as that can be told.
-    """
-    pool = ThreadPoolExecutor(1)
-    most = _AHEAD if memory is None else min(_AHEAD, memory // 256)
-    out, rows = [], 0
-    for piece in pieces:
-        rows += piece.rows
-        if piece.rows == 0 or rows > most:
-            break
-        out.append(replace(piece, ahead=[pool.submit(_decoded, piece)]))
-    pool.shutdown(wait=False)
-    return out + pieces[len(out) :]
-
-
-def ready(pieces: Iterable[Piece]) -> None:
-    """Begin no other piece ahead: who reads them has all it needs, and is faster."""
-    for piece in pieces:
-        if piece.ahead and piece.ahead[0].cancel():
-            piece.ahead.clear()
-
-
-def _decoded(piece: Piece) -> list[Batch]:
-    return list(piece.batches())

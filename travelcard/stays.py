@@ -6,7 +6,6 @@ cuts the runs. Nothing is sorted globally and no interpreter lock is held (DESIG
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 
 from travelcard.compiled import compiled, prefetch, shift_of, slot_of
 from travelcard.errors import InputError
+from travelcard.memory import pages
 from travelcard.schema import (
     MAX_PLACES,
     PINGS,
@@ -199,16 +199,6 @@ def _runs(events, starts, shift, max_silence, who, place, arrive, depart, pings,
         depart[k], pings[k], inner[k] = end, count, within
         k += 1
     return k, merged
-
-
-def pages(n: int, dtype: Any) -> np.ndarray:
-    """An array of `n` on pages of its own, none of which costs memory before it is written.
-
-    Not np.empty, which asks the kernel for huge pages: where these must first be made by moving others together, the
-    first touch took up to 1.6 ns a byte, four times as long as with small pages.
-    """
-    size = max(n, 1) * np.dtype(dtype).itemsize
-    return np.frombuffer(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), dtype)[:n]
 
 
 class Room:
