@@ -47,7 +47,7 @@ else:
 __all__ = ["run"]
 
 Progress = Callable[[str, int, int], None]
-SLICE = 1 << 21  # pings that are reduced together: of more, what is reached at random fits no cache
+SLICE = 1 << 22  # pings that are reduced together: of more, what is reached at random fits no cache
 STAY = 280  # bytes that a stay takes on the way to its card, at most: decoded, laid out, as a visit, as a card, written
 ASIDE = 1 << 16  # rows that are decided together, where they are not plainly clean
 PIECE = 1 << 19  # stays at a time: enough that their number costs nothing, few enough to be made in warm memory
