@@ -15,7 +15,7 @@ import travelcard as tc
 # Each module imports only from those before it (DESIGN section 6).
 ORDER = [
     "errors",
-    "frames",
+    "late",
     "schema",
     "memory",
     "compiled",

@@ -42,7 +42,7 @@ from travelcard.window import NEEDED, visits_of_runs, window_of
 if TYPE_CHECKING:
     import polars as pl
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = ["run"]
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from travelcard.errors import InputError, MissingExtra
+
+if TYPE_CHECKING:
+    import shapely
+else:
+    from travelcard.late import shapely
 
 __all__ = ["from_gcj02", "km2", "overlaps", "problems", "read", "refuse"]
 

@@ -43,7 +43,7 @@ from travelcard.window import Visits
 if TYPE_CHECKING:
     import polars as pl
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = ["Card", "cards", "explain"]
 

@@ -24,7 +24,7 @@ from travelcard.sources import read_table
 if TYPE_CHECKING:
     import polars as pl
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = ["DEFAULT_RANGE", "H3_RESOLUTION", "CellMap"]
 

@@ -16,7 +16,7 @@ from travelcard.schema import CORRECTIONS, STAYS, VISITS
 if TYPE_CHECKING:
     import polars as pl
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = ["Explanation", "Seen", "explain"]
 

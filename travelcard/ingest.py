@@ -41,7 +41,7 @@ from travelcard.sources import Batch, Piece, Reading, as_text, is_number, pieces
 if TYPE_CHECKING:
     import polars as pl
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = ["read_pings"]
 

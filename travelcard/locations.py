@@ -20,7 +20,7 @@ from travelcard.sources import as_text
 if TYPE_CHECKING:
     import polars as pl
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = [
     "MISSING",

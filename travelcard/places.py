@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import shapely
 from numpy.typing import ArrayLike, NDArray
 
 from travelcard.boundaries import from_gcj02, km2, overlaps, problems, read, refuse
@@ -27,10 +26,12 @@ from travelcard.errors import InputError, NotFound
 
 if TYPE_CHECKING:
     import polars as pl
+    import shapely
 
     from travelcard.borders import Borders
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
+    from travelcard.late import shapely
 
 __all__ = [
     "SNAP",

@@ -28,7 +28,7 @@ from travelcard.schema import RISK
 if TYPE_CHECKING:
     import polars as pl
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = ["LEVELS", "Risk", "dated_lists", "join_risk", "read_risk", "risk_in_force"]
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from travelcard.decode import Block
     from travelcard.pages import Desk
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = [
     "Batch",

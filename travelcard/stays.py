@@ -30,7 +30,7 @@ from travelcard.schema import (
 if TYPE_CHECKING:
     import polars as pl
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = ["MAX_SILENCE", "stays", "stitch"]
 

@@ -40,7 +40,7 @@ from travelcard.schema import CARDS, CORRECTIONS, MAX_BUCKETS, REJECTS, RUNS, ST
 if TYPE_CHECKING:
     import polars as pl
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = ["Store", "in_force"]
 

@@ -29,7 +29,7 @@ from travelcard.stays import (
 if TYPE_CHECKING:
     import polars as pl
 else:
-    from travelcard.frames import polars as pl
+    from travelcard.late import polars as pl
 
 __all__ = ["visits"]
 

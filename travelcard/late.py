@@ -1,0 +1,27 @@
+"""Libraries loaded at their first use: a card needs none of them, and a day of pings by cell neither.
+
+To import Polars takes a sixth of what a command needs from cold, shapely a fortieth. A module that such commands import
+has them from here, and from themselves where types are checked.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["polars", "shapely"]
+
+
+class _Late:
+    """Stands for a module."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(import_module(self._name), name)
+        setattr(self, name, value)
+        return value
+
+
+polars, shapely = _Late("polars"), _Late("shapely")
