@@ -21,12 +21,12 @@ from travelcard.decode import Block, Rest, Space
 from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
 from travelcard.locations import MISSING, UNSEEN, Sieve, by_plmn
-from travelcard.memory import pages, words
+from travelcard.memory import words
 from travelcard.pages import NO_COLUMN, Desk, plain
 from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_block, put_numbers, put_rows
 from travelcard.schema import REJECTED
 from travelcard.sources import Batch, text_bytes
-from travelcard.spill import BLOCK, Spill, padded
+from travelcard.spill import Spill, padded
 from travelcard.stays import Packing, Room, codes, renumber
 
 __all__ = ["Arena", "Sent", "gather", "ranked", "received"]
@@ -34,6 +34,7 @@ __all__ = ["Arena", "Sent", "gather", "ranked", "received"]
 OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group; or more,
 NEAR_ORDER = 512  # as long as it is less than one in so many of a day, within which pings may be in another order
 FILES = 8  # for what waits on disk, so that some can be given up while other buckets are reduced
+_NO_RANKS = np.empty(0, np.int64)
 PUT_ASIDE = 1 << 16  # rows of a block put aside before they are looked at
 
 
@@ -166,13 +167,30 @@ class Names:
         return texts.take(order), rank
 
 
-class _Run(NamedTuple):
-    """Rows of one bucket, in memory or in the file: the piece they begin in, where they stand, how many."""
+class _Part(NamedTuple):
+    """Rows of one bucket chunk by chunk, in memory or together in a file."""
 
-    order: int
-    spilled: bool
-    at: int
-    rows: int
+    at: int  # where they begin in the file, -1 in memory
+    starts: np.ndarray  # the first word of each chunk: of those in the file from there on
+    rows: np.ndarray
+    order: np.ndarray  # the piece of the input that each was begun in
+    size: int  # words in all
+
+
+@compiled
+def _lay_chunks(source, starts, rows, to, width, ranks, bits, out):
+    """Copy chunks of a source to the rows of `out` where they are to be, `width` words each.
+
+    Where there are `ranks`, numbers give way to them.
+    """
+    low = (np.uint64(1) << bits) - np.uint64(1)
+    for k in range(len(rows)):
+        a, b = starts[k], to[k] * width
+        for j in range(rows[k] * width):
+            word = source[np.uint64(a + j)]
+            if len(ranks):
+                word = np.uint64(ranks[word >> bits]) << bits | word & low
+            out[np.uint64(b + j)] = word
 
 
 class Sent(NamedTuple):
@@ -232,7 +250,7 @@ class Arena:
         self._files: list[Spill] = []  # each of some neighbouring buckets
         self._left = [buckets // min(FILES, buckets)] * min(FILES, buckets)  # of each file, not gathered yet
         self._lock = Lock()
-        self._runs: list[list[_Run]] = [[] for _ in range(buckets)]
+        self._spilled: list[list[_Part]] = [[] for _ in range(buckets)]
 
     def __enter__(self) -> Arena:
         return self
@@ -313,42 +331,32 @@ class Arena:
     def _day(self, unit: int, sieve: Sieve) -> Day:
         return Day(unit, sieve.start, sieve.length, np.uint64(self.packing.shift))
 
-    def _held(self, bucket: int) -> list[_Run]:
-        """The chunks of a bucket in memory, in order; all but the last are full."""
-        chunks, size = self._chunks, self._chunks.size
-        mine = np.flatnonzero(chunks.owner[: chunks.free[0]] == bucket).tolist()
-        ends = [(c + 1) * size for c in mine]
-        ends[-1:] = [int(chunks.tail[bucket])] if mine else []
-        return [_Run(int(chunks.order[c]), False, c * size, end - c * size) for c, end in zip(mine, ends, strict=True)]
+    def _held(self, bucket: int) -> _Part:
+        """The rows of a bucket in memory; all chunks but the last are full."""
+        chunks = self._chunks
+        mine = np.flatnonzero(chunks.owner[: chunks.free[0]] == bucket)
+        rows = np.full(len(mine), chunks.size)
+        rows[-1:] = chunks.tail[bucket] - mine[-1:] * chunks.size
+        starts = mine * chunks.size * chunks.width
+        return _Part(-1, starts, rows, chunks.order[mine], int(rows.sum()) * chunks.width)
 
     def _spill(self) -> None:
-        """Write everything in memory to the file, by bucket, and begin anew."""
-        chunks = self._chunks
+        """Write everything in memory to the files, by bucket, and begin anew."""
+        chunks, width, room = self._chunks, self._chunks.width, Room()
         try:
             while len(self._files) < len(self._left):
-                self._files.append(Spill(self._folder, blocks=self._in_blocks))
-            for bucket, runs in enumerate(self._runs):
-                file = self._files[self._at(bucket)]
-                held, at = self._held(bucket), file.size
-                parts = [self._words(run) for run in held]
-                file.write(parts)
-                for run, part in zip(held, parts, strict=True):
-                    runs.append(run._replace(spilled=True, at=at))
-                    at += part.nbytes
+                self._files.append(Spill(self._folder))
+            for bucket, parts in enumerate(self._spilled):
+                held, file = self._held(bucket), self._files[self._at(bucket)]
+                to = np.cumsum(held.rows) - held.rows
+                words = room.block(padded(8 * held.size) // 8)
+                _lay_chunks(chunks.pings, held.starts, held.rows, to, width, _NO_RANKS, chunks.bits, words)
+                parts.append(held._replace(at=file.size, starts=to * width))
+                file.write(words)
         except OSError as error:
             raise InputError(f"{self._folder} cannot hold the pings for which memory has no room: {error}") from error
         chunks.tail[:] = chunks.free[0] = 0
         chunks.free[1] = len(chunks.owner)
-
-    @property
-    def full(self) -> int:
-        """The rows of a full run."""
-        return self._chunks.size
-
-    @property
-    def _in_blocks(self) -> bool:
-        """Whether a chunk is whole blocks of the file."""
-        return self.full * self._chunks.width * 8 % BLOCK == 0
 
     @property
     def spilled(self) -> int:
@@ -367,19 +375,26 @@ class Arena:
         if last and self._files:
             self._files[self._at(bucket)].close()
 
-    def runs(self, bucket: int) -> list[_Run]:
-        """All rows of a bucket, in the order in which they came."""
-        return self._runs[bucket] + self._held(bucket)
+    def parts(self, bucket: int) -> list[_Part]:
+        """All rows of a bucket."""
+        return [*self._spilled[bucket], self._held(bucket)]
+
+    def words(self, bucket: int, part: _Part, room: Room) -> np.ndarray:
+        """Where the chunks of a part begin to be counted from; what is in a file is read into the room for it."""
+        if part.at < 0:
+            return self._chunks.pings
+        words = room.block(padded(8 * part.size) // 8)
+        try:
+            self._files[self._at(bucket)].read(part.at, words)
+        except OSError as error:
+            raise InputError(f"{self._folder}: the pings that wait there cannot be read again: {error}") from error
+        return words
 
     def sent(self, bucket: int) -> Sent | None:
         """The rows of a bucket, to be reduced elsewhere; None where there are none."""
-        runs = _in_order([(run, 0) for run in self.runs(bucket)], self.full)
-        if not runs:
+        words, first = _together([self], [], bucket, Room())
+        if not len(words):
             return None
-        words = pages(sum(run.rows for run, _ in runs) * self._chunks.width, np.uint64)
-        out = _laid(runs, words, self._chunks.width)
-        self.fetch(bucket, [(run, mine) for (run, _), mine in zip(runs, out, strict=True)])
-        first = min(run.order for run, _ in runs)
         if self.names is None:
             return Sent(first, words, None)
         bits = np.uint64(self.packing.bits)
@@ -387,54 +402,20 @@ class Arena:
         words = own.astype(np.uint64) << bits | words & ((np.uint64(1) << bits) - np.uint64(1))
         return Sent(first, words, self.names.texts().take(pa.array(numbers)))
 
-    def _words(self, run: _Run) -> np.ndarray:
-        """The words of a run in memory; to be written, with what fills its last block."""
-        width, size = self._chunks.width, run.rows * self._chunks.width
-        size = padded(8 * size) // 8 if self._in_blocks else size
-        return self._chunks.pings[run.at * width : run.at * width + size]
 
-    def fetch(self, bucket: int, runs: Sequence[tuple[_Run, np.ndarray]]) -> None:
-        """Copy the words of runs of a bucket to where they are to be: one a ping, or two where ids are wide.
-
-        Where there are blocks, that of a full run that was spilled is such pages as `_in_order` lets it be.
-        """
-        near: list[np.ndarray] = []  # outs of runs that lie in the file one behind the other, from `begin` to `end`
-        begin = end = 0
-        file = self._files[self._at(bucket)] if self._files else None
-        try:
-            for run, out in sorted(runs, key=lambda pair: pair[0].at):
-                if file is None or not run.spilled:
-                    out[:] = self._words(run)[: len(out)]
-                    continue
-                whole = run.rows == self.full or not self._in_blocks
-                if near and (not whole or run.at != end):
-                    file.read(begin, near)
-                    near = []
-                if whole:
-                    begin, end = (run.at if not near else begin), run.at + out.nbytes
-                    near.append(out)
-                else:
-                    block = pages(padded(out.nbytes) // 8, np.uint64)
-                    file.read(run.at, [block])
-                    out[:] = block[: len(out)]
-            if file is not None:
-                file.read(begin, near)
-        except OSError as error:
-            raise InputError(f"{self._folder}: the pings that wait there cannot be read again: {error}") from error
-
-
-def _in_order(runs: list[tuple[_Run, int]], full: int) -> list[tuple[_Run, int]]:
-    """Runs in the order of the input, or if some were spilled the full ones first: these are whole blocks then."""
-    spilled = any(run.spilled for run, _ in runs)
-    return sorted(runs, key=lambda pair: (spilled and pair[0].rows < full, pair[0].order))
-
-
-def _laid(runs: Sequence[tuple[_Run, int]], words: np.ndarray, width: int) -> Iterator[np.ndarray]:
-    """The room of each run, one behind the other."""
-    at = 0
-    for run, _ in runs:
-        yield words[at : at + run.rows * width]
-        at += run.rows * width
+def _together(arenas: Sequence[Arena], ranks: Sequence[np.ndarray], bucket: int, room: Room) -> tuple[np.ndarray, int]:
+    """(the words of a bucket, in the order of the input's pieces; the first of these)."""
+    parts = [(part, i) for i, arena in enumerate(arenas) for part in arena.parts(bucket)]
+    rows, order = (np.concatenate(every) for every in zip(*((part.rows, part.order) for part, _ in parts), strict=True))
+    by, to = np.argsort(order, kind="stable"), np.empty(len(rows), np.int64)
+    to[by] = np.cumsum(rows[by]) - rows[by]
+    width, bits, at = 1 + arenas[0].wide, np.uint64(arenas[0].packing.bits), 0
+    words = room.pings(int(rows.sum()) * width)
+    for part, i in parts:
+        mine, at = to[at : at + len(part.rows)], at + len(part.rows)
+        source, rank = arenas[i].words(bucket, part, room), ranks[i] if ranks else _NO_RANKS
+        _lay_chunks(source, part.starts, part.rows, mine, width, rank, bits, words)
+    return words, int(order.min(initial=np.iinfo(np.int32).max))
 
 
 def received(parts: Sequence[Sent], packing: Packing, *, wide: bool) -> tuple[np.ndarray, pa.Array | None]:
@@ -479,15 +460,7 @@ def gather(
 
     Each bucket is gathered once. `names` and `ranks` as `ranked` returns them.
     """
-    runs = [(run, i) for i, arena in enumerate(arenas) for run in arena.runs(bucket)]
-    runs = _in_order(runs, arenas[0].full)
-    wide, bits = arenas[0].wide, np.uint64(arenas[0].packing.bits)
-    pings = room.pings(sum(run.rows for run, _ in runs) * (1 + wide))
-    mine = list(_laid(runs, pings, 1 + wide))
-    for i, arena in enumerate(arenas):
-        arena.fetch(bucket, [(run, out) for (run, j), out in zip(runs, mine, strict=True) if i == j])
+    pings, _ = _together(arenas, ranks, bucket, room)
+    for arena in arenas:
         arena.gathered(bucket)
-    for (_, i), out in zip(runs, mine, strict=True):
-        if ranks:  # the thread's own number becomes the rank of the name
-            renumber(out, ranks[i], bits)
-    return _coded(pings, bits) if wide else (pings, names)
+    return _coded(pings, np.uint64(arenas[0].packing.bits)) if arenas[0].wide else (pings, names)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +17,6 @@ import numpy as np
 __all__ = ["BLOCK", "Spill", "padded"]
 
 BLOCK = 4096  # bytes: past the cache, all that is read or written begins and ends at a multiple of this, in memory too
-_PARTS = 512  # in one call, of which the system takes twice as many
 
 
 def padded(size: int) -> int:
@@ -27,17 +25,13 @@ def padded(size: int) -> int:
 
 
 class Spill:
-    """The file, in a folder that is made if it is not there.
+    """The file, in a folder that is made if it is not there. Raises `OSError` as the system does."""
 
-    With `blocks` all parts must be whole blocks on pages of memory, and the cache is passed by if that works. Raises
-    `OSError` as the system does.
-    """
-
-    def __init__(self, folder: Path, *, blocks: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.size = 0
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  it lives as long as this
-        if blocks and hasattr(os, "O_DIRECT"):
+        if hasattr(os, "O_DIRECT"):
             self._pass_by_the_cache()
 
     def _pass_by_the_cache(self) -> None:
@@ -51,25 +45,18 @@ class Spill:
         except OSError:  # one that is in memory, or has larger blocks; or a disk that is full, as the first write finds
             fcntl.fcntl(number, fcntl.F_SETFL, before)
 
-    def write(self, parts: Sequence[np.ndarray]) -> None:
-        """Append parts to the file."""
-        rest = [part.data.cast("B") for part in parts if part.nbytes]
+    def write(self, words: np.ndarray) -> None:
+        """Append an array, whole blocks on pages of memory, to the file."""
+        rest = words.data.cast("B")
         while rest:
-            done = os.pwritev(self._file.fileno(), rest[:_PARTS], self.size)
+            done = os.pwrite(self._file.fileno(), rest, self.size)
             self.size += done
-            while rest and done >= rest[0].nbytes:
-                done -= rest.pop(0).nbytes
-            if done:
-                rest[0] = rest[0][done:]
+            rest = rest[done:]
 
-    def read(self, at: int, parts: Sequence[np.ndarray]) -> None:
-        """Read parts that lie in the file one behind the other, from a byte on."""
-        for first in range(0, len(parts), _PARTS):
-            some = [part.data for part in parts[first : first + _PARTS]]
-            size = sum(part.nbytes for part in some)
-            if os.preadv(self._file.fileno(), some, at) != size:
-                raise OSError("what was written there a moment ago ends before its end")
-            at += size
+    def read(self, at: int, words: np.ndarray) -> None:
+        """Read so much from a byte on, again whole blocks."""
+        if words.nbytes and os.preadv(self._file.fileno(), [words.data], at) != words.nbytes:
+            raise OSError("what was written there a moment ago ends before its end")
 
     def close(self) -> None:
         """Give the file up."""

@@ -206,6 +206,7 @@ class Room:
 
     def __init__(self) -> None:
         self._size = -1
+        self._block = pages(0, np.uint64)
         self.table = np.zeros(1 << 12, np.uint64)
 
     def _sized(self, n: int) -> None:
@@ -219,6 +220,12 @@ class Room:
         """Room for the pings of a bucket."""
         self._sized(n)
         return self._words[:n]
+
+    def block(self, n: int) -> np.ndarray:
+        """Room for words that are read to be copied."""
+        if n > len(self._block):
+            self._block = pages(n + n // 4, np.uint64)
+        return self._block[:n]
 
     def of(self, n: int) -> tuple[np.ndarray, ...]:
         """(laid, who, place, arrive, depart, pings, inner), each at least `n` long."""
