@@ -124,17 +124,9 @@ class Hand:
             self.arena.put(sifted, number)
 
 
-def _read(
-    pieces: Sequence[Piece],
-    reading: Reading,
-    wanted: Sieve,
-    store: Store,
-    memory: int,
-    progress: Progress,
-    spilled: ExitStack,
-    room: Callable[[int], np.ndarray],
-) -> list[Hand]:
+def _read(night: Night, spilled: ExitStack) -> list[Hand]:
     """Every piece read, each by one thread with that thread's hand; `spilled` closes their files."""
+    pieces, wanted, store, memory = night.pieces, night.wanted, night.store, night.memory
     total = sum(piece.rows for piece in pieces)
     # how long CSV files and streams are is not known
     rows = total if all(piece.rows for piece in pieces) else memory
@@ -152,8 +144,8 @@ def _read(
         with lock:
             if not free:
                 early = (len(hands) + 1) / workers() if 8 * rows > share * workers() else 1
-                arena = Arena(buckets, share, rows, packing, places, store.scratch, early, room)
-                hands.append(Hand(spilled.enter_context(arena), reading, wanted))
+                arena = Arena(buckets, share, rows, packing, places, store.scratch, early, night.room)
+                hands.append(Hand(spilled.enter_context(arena), night.reading, wanted))
                 free.append(hands[-1])
             hand = free.pop()
         hand.read(piece, number)
@@ -165,7 +157,7 @@ def _read(
     with _pool() as pool:
         for more in pool.map(task, range(len(pieces)), pieces):
             done += more
-            progress("read", done, total)
+            night.progress("read", done, total)
         for _ in pool.map(lambda hand: hand.decide(len(pieces)), hands):
             pass
     return hands
@@ -232,9 +224,7 @@ class Threads:
     def stays(self, night: Night) -> Made:
         store, wanted = night.store, night.wanted
         with ExitStack() as spilled:
-            hands = _read(
-                night.pieces, night.reading, wanted, store, night.memory, night.progress, spilled, night.room
-            )  # fmt: skip
+            hands = _read(night, spilled)
             counts = Counts()
             for hand in hands:
                 counts.add(hand.counts)

@@ -31,9 +31,9 @@ from travelcard.stays import Packing, Room, codes, renumber
 
 __all__ = ["Arena", "Sent", "gather", "ranked", "received"]
 
-OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group; or more,
-NEAR_ORDER = 512  # as long as it is less than one in so many of a day, within which pings may be in another order
-FILES = 8  # for what waits on disk, so that some can be given up while other buckets are reduced
+OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group
+NEAR_ORDER = 512  # or one in so many of a day, if that is more: among so few, what order they are in costs nothing
+FILES = 4  # for what waits on disk, so that some can be given up while other buckets are reduced
 _NO_RANKS = np.empty(0, np.int64)
 PUT_ASIDE = 1 << 16  # rows of a block put aside before they are looked at
 

@@ -121,13 +121,13 @@ def spread(valid, some, index):
 
 
 @compiled
-def numbers_of(column, at, room, out):
+def numbers_of(column, number, room, out):
     """A page of numbers of 64 bits, NONE where a row has none: (whether it is sound, the bytes and where they begin).
 
     They are where they are written if all are there, and else laid in `out`.
     """
-    sound, data, begin, end = opened(column, at)
-    page = column.pages[at, 0], column.pages[at, 1], column.pages[at, 2], begin, end
+    sound, data, begin, end = opened(column, number)
+    page = column.pages[number, 0], column.pages[number, 1], column.pages[number, 2], begin, end
     valid = room.valid[: page[1]]
     if not sound:
         return sound, data, begin

@@ -55,7 +55,7 @@ class Spill:
 
     def read(self, at: int, words: np.ndarray) -> None:
         """Read so much from a byte on, again whole blocks."""
-        if words.nbytes and os.preadv(self._file.fileno(), [words.data], at) != words.nbytes:
+        if os.preadv(self._file.fileno(), [words.data], at) != words.nbytes:
             raise OSError("what was written there a moment ago ends before its end")
 
     def close(self) -> None:
