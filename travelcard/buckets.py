@@ -183,14 +183,12 @@ def _lay_chunks(source, starts, rows, to, width, ranks, bits, out):
 
     Where there are `ranks`, numbers give way to them.
     """
-    low = (np.uint64(1) << bits) - np.uint64(1)
     for k in range(len(rows)):
-        a, b = starts[k], to[k] * width
-        for j in range(rows[k] * width):
-            word = source[np.uint64(a + j)]
-            if len(ranks):
-                word = np.uint64(ranks[word >> bits]) << bits | word & low
-            out[np.uint64(b + j)] = word
+        a, b, n = starts[k], to[k] * width, rows[k] * width
+        mine = out[b : b + n]
+        mine[:] = source[a : a + n]
+        if len(ranks):
+            renumber(mine, ranks, bits)
 
 
 class Sent(NamedTuple):

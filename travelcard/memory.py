@@ -14,8 +14,8 @@ __all__ = ["MEMORY", "Ahead", "arena_share", "pages", "threads_here", "words", "
 MEMORY = 4 << 30  # bytes that a run may take, as far as it can tell
 FIXED = 768 << 20  # of them are Python, its libraries, row groups being decoded; more of it helps nobody
 ARENA_SHARE = 0.8  # of the others are for pings by bucket, the rest for the kernel's scratch
-_PAGE = 4096
-_STEP = 1 << 25  # bytes touched at a time: between two, the thread waits for the interpreter's lock
+_PAGE = 512  # words
+_STEP = 1 << 22  # words touched at a time: between two, the thread waits for the interpreter's lock
 _SLACK = 1 << 26  # bytes: an arena has a chunk or two of every bucket more than its pings need
 
 
@@ -64,11 +64,11 @@ class Ahead:
 
     def _touch(self) -> None:
         with self._touching:
-            for first in range(0, self._touched, _STEP // 8):
+            for first in range(0, self._touched, _STEP):
                 for part in self._parts:
                     if self._wanted.is_set():
                         return
-                    part[first : min(first + _STEP // 8, self._touched) : _PAGE // 8] = 0
+                    part[first : min(first + _STEP, self._touched) : _PAGE] = 0
 
     def words(self, n: int) -> np.ndarray:
         """As the function: a part of this memory, if one is left that is large enough."""
