@@ -404,11 +404,11 @@ class CardsOfBucket:
     def _parts(self, bucket: int, counted: Counter[str]) -> Iterator[pa.Table]:
         layout, policy, status = self.store.layout, self.policy, self.statuses.get(bucket)
         columns = [name for name in NEEDED if name != "inner" or policy.border == "inner"]
-        paths = sorted(self.paths.get(bucket, []))
+        paths, desk = sorted(self.paths.get(bucket, [])), Desk()
         for low, high, days in self.store.stays_by_range(paths, columns, self.rows):
             visits = visits_of_runs(
                 days, as_of=self.as_of, policy=policy, tz=layout.tz, max_silence=layout.max_silence_s,
-                corrections=self.corrections, transit=False,
+                corrections=self.corrections, transit=False, desk=desk,
             )  # fmt: skip
             mine = None if status is None else status.filter(_within(low, high))
             made = cards_of(

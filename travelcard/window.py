@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 
 from travelcard.compiled import compiled
 from travelcard.errors import InputError
+from travelcard.pages import Desk
 from travelcard.places import is_abroad
 from travelcard.schema import CORRECTIONS, VISITS, a_date, midnights, whole_seconds
 from travelcard.stays import (
     MAX_SILENCE,
     days_of,
     id_codes,
+    join,
     place_codes,
     seconds_of,
     sorted_stays,
-    stitched,
+    without_flicker,
 )
 
 if TYPE_CHECKING:
@@ -70,23 +72,47 @@ def _day(starts, second, day):
     return day
 
 
+# A place in which one subscriber was seen: what is known of it so far. `latest` is a day, `day` the one that `total` is
+# about; times are microseconds.
+_SPOT = np.dtype(
+    [
+        ("first", np.int64), ("last", np.int64), ("longest", np.int64), ("begun", np.int64), ("total", np.int64),
+        ("days", np.int32), ("latest", np.int32), ("day", np.int32), ("place", np.int16), ("holds", np.bool_),
+    ],
+    align=True,
+)  # fmt: skip
+_PEOPLE = {"who": np.int64, "days seen": np.int32, "places": np.int32}
+_PLACES = {
+    "place": np.int16, "first": np.int64, "last": np.int64, "days": np.int32, "longest": np.int32, "transit": np.bool_,
+}  # fmt: skip
+
+
 @compiled
-def _without_border(place, day, inner, abroad, n, heard, keep):
-    """Mark in `keep` which of `n` day-stays `border = inner` leaves: on each day, see DESIGN 3.5."""
-    i = 0
-    while i < n:
+def _most(edges, who):
+    """A power of two that no subscriber has more rows than in any one run."""
+    most, more = 8, True
+    while more:
+        most *= 2
+        more = False
+        for r in range(len(edges) - 1):
+            for i in range(edges[r], edges[r + 1] - most):
+                more |= who[i] == who[i + most]
+    return most
+
+
+@compiled
+def _hear(who, place, arrive, inner, stands, abroad, i, end, midnight, heard):
+    """Count the inner pings of each place on the day that begins in row i: whether any is; places abroad have some."""
+    some, me = False, who[i]
+    for k in range(2):  # counts begin at zero
         j = i
-        some = False
-        while j < n and day[j] == day[i]:
-            heard[place[j]] = 0
+        while j < end and who[j] == me and arrive[j] < midnight:
+            if len(stands) == 0 or stands[j]:
+                p = np.uint16(place[j])
+                heard[p] = 0 if k == 0 else 1 if abroad[p] else heard[p] + inner[j]
+                some = some or (heard[p] > 0 and not abroad[p])
             j += 1
-        for k in range(i, j):
-            if not abroad[place[k]]:
-                heard[place[k]] += inner[k]
-                some = some or inner[k] > 0
-        for k in range(i, j):
-            keep[k] = abroad[place[k]] or not some or heard[place[k]] > 0
-        i = j
+    return some
 
 
 @compiled
@@ -107,116 +133,103 @@ def _visits(
     border,
     abroad_counts,
     transit,
+    out_people,
+    out_places,
 ):
     """Every subscriber's places of the window, from runs of day-stays, each sorted by (subscriber, arrive, place).
 
     Run r is the rows from edges[r] to edges[r + 1]; a subscriber's stays in it are earlier than those in run r + 1, so
     that days are merged by walking along them. All times are microseconds. `stands` says which stays no correction
     takes off (empty: all stand), `transit` whether places in transit are wanted; `inner` is read for `border` alone.
-    Returns (who, days_seen, places) of each subscriber and (place, first, last, days, longest, transit) of each place.
+    Writes _PEOPLE of each subscriber and _PLACES of each place, and returns how many of both.
     """
+    o_who, o_seen, o_places = out_people
+    o_place, o_first, o_last, o_days, o_longest, o_transit = out_places
     runs, days = len(edges) - 1, len(starts) - 1
-    most = 0
-    for r in range(runs):  # scratch is as long as the busiest subscriber may have it
-        busiest, a = 0, edges[r]
-        for i in range(edges[r], edges[r + 1]):
-            if who[i] != who[a]:
-                a = i
-            busiest = max(busiest, i + 1 - a)
-        most += busiest
-    slot = np.full(len(abroad), -1, np.int32)  # place -> its number among this subscriber's places
-    seen = np.empty(most, np.int16)
-    day, keep, heard = np.empty(most, np.int16), np.ones(most, np.bool_), np.empty(len(abroad), np.int64)
-    first, last, count, latest = (
-        np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.int32), np.empty(most, np.int32),
-    )  # fmt: skip
-    longest, holds = np.empty(most, np.int64), np.empty(most, np.bool_)
-    begun = np.empty(most, np.int64)  # the day's first ping of a place
-    on_day, total = np.empty(most, np.int32), np.empty(most, np.int64)  # the day that `begun` or `total` is about
+    most = runs * _most(edges, who)
+    slot = np.zeros(len(abroad), np.uint32)  # place -> its spot among this subscriber's, 0 for none
+    spot, heard = np.empty(most + 1, _SPOT), np.empty(len(abroad), np.int64)
     s_place, s_arrive, s_depart = np.empty(most, np.int16), np.empty(most, np.int64), np.empty(most, np.int64)
-    s_inner, s_pings = np.zeros(most, np.int32), np.zeros(most, np.int32)  # no rule counts the pings of stitched stays
-    n = len(who)  # pages that are never written cost nothing
-    o_who, o_seen, o_places = np.empty(n, np.int64), np.empty(n, np.int32), np.empty(n, np.int32)
-    o_place, o_first, o_last = np.empty(n, np.int16), np.empty(n, np.int64), np.empty(n, np.int64)
-    o_days, o_longest, o_transit = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.bool_)
-    head = edges[:-1].copy()
+    s_pings, s_inner = np.zeros(most, np.int32), np.zeros(most, np.int32)  # no rule counts the pings of stitched stays
+    head, left = edges[:-1].copy(), len(who)
     people = out = 0
-    while True:
-        me, more = np.int64(0), False
+    nobody = np.iinfo(np.int64).max
+    me = nobody
+    for r in range(runs):
+        me = min(me, who[head[r]] if head[r] < edges[r + 1] else nobody)
+    while left:
+        after = nobody  # who comes after me
+        places = days_seen = k = d = 0
+        today, some, flickers = -1, False, False
         for r in range(runs):
-            if head[r] < edges[r + 1] and (not more or who[head[r]] < me):
-                me, more = who[head[r]], True
-        if not more:
-            break
-        n = d = 0
-        for r in range(runs):
-            i = head[r]
-            while i < edges[r + 1] and who[i] == me:
-                if starts[0] <= arrive[i] < starts[days] and (len(stands) == 0 or stands[i]):
-                    d = _day(starts, arrive[i], d)
-                    s_place[n], s_arrive[n], s_depart[n], day[n] = place[i], arrive[i], depart[i], d
-                    if border:
-                        s_inner[n] = inner[i]
-                    n += 1
+            i, end = head[r], edges[r + 1]
+            left += i
+            while i < end and who[i] == me:
+                begin, until, p = arrive[i], depart[i], np.uint16(place[i])
+                if starts[0] <= begin < starts[days] and (len(stands) == 0 or stands[i]):
+                    d = _day(starts, begin, d)
+                    if today != d:
+                        today = d
+                        days_seen += 1
+                        if border:
+                            some = _hear(who, place, arrive, inner, stands, abroad, i, end, starts[d + 1], heard)
+                    if slot[p] == 0:
+                        places += 1
+                        slot[p] = places
+                        x = spot[places]
+                        x.place, x.first, x.last, x.longest = place[i], begin, until, 0
+                        x.days, x.latest, x.day, x.holds = 0, -1, -1, False
+                    x = spot[slot[p]]
+                    x.last = max(x.last, until)
+                    if x.latest != d:
+                        x.latest, x.begun = d, begin
+                        x.days += 1
+                    if not border or not some or heard[p] > 0:
+                        if rule == 0:  # day_span looks at every ping that border left
+                            x.holds |= until - x.begun >= min_stay
+                        if k > 0 and s_place[k - 1] == place[i] and begin - s_depart[k - 1] <= max_silence:
+                            s_depart[k - 1] = until
+                        else:
+                            flickers |= k > 1 and s_place[k - 2] == place[i] and begin - s_depart[k - 2] <= flicker
+                            s_place[k], s_arrive[k], s_depart[k] = place[i], begin, until
+                            k += 1
                 i += 1
             head[r] = i
-        if border:
-            _without_border(s_place, day, s_inner, abroad, n, heard, keep)
-        places = days_seen = k = 0
-        latest_day = -1
-        for i in range(n):
-            p, begin, end, d = s_place[i], s_arrive[i], s_depart[i], day[i]
-            days_seen += d != latest_day
-            latest_day = d
-            at = slot[p]
-            if at < 0:
-                at = slot[p] = places
-                seen[at], first[at], last[at], count[at], latest[at] = p, begin, end, 0, -1
-                longest[at], holds[at], on_day[at] = 0, False, -1
-                places += 1
-            last[at] = max(last[at], end)
-            count[at] += latest[at] != d
-            latest[at] = d
-            if keep[i]:
-                if rule == 0:  # day_span looks at every ping that border left
-                    if on_day[at] != d:
-                        on_day[at], begun[at] = d, begin
-                    holds[at] |= end - begun[at] >= min_stay
-                if k < i:
-                    s_place[k], s_arrive[k], s_depart[k] = p, begin, end
-                k += 1
-        k = stitched(s_place, s_arrive, s_depart, s_pings, s_inner, 0, k, max_silence, flicker)
+            left -= i
+            after = min(after, who[i] if i < end else nobody)
+        if flickers and flicker > 0:  # most have none, and are joined already
+            k = without_flicker(s_place, s_arrive, s_depart, s_pings, s_inner, 0, k, flicker)
+            k = join(s_place, s_arrive, s_depart, s_pings, s_inner, 0, k, max_silence)
         d = 0
         for i in range(k):
-            at = slot[s_place[i]]
+            x = spot[slot[np.uint16(s_place[i])]]
             lasts = s_depart[i] - s_arrive[i]
-            longest[at] = max(longest[at], lasts)
+            x.longest = max(x.longest, lasts)
             if rule == 1:
-                holds[at] = holds[at] or lasts >= min_stay
+                x.holds |= lasts >= min_stay
             elif rule == 2:  # cut at every 24:00, each day's pieces added up
                 d = _day(starts, s_arrive[i], d)
                 e = d
                 while e < days and starts[e] <= s_depart[i]:
-                    if on_day[at] != e:
-                        on_day[at], total[at] = e, 0
-                    total[at] += min(s_depart[i], starts[e + 1]) - max(s_arrive[i], starts[e])
-                    holds[at] = holds[at] or total[at] >= min_stay
+                    if x.day != e:
+                        x.day, x.total = e, 0
+                    x.total += min(s_depart[i], starts[e + 1]) - max(s_arrive[i], starts[e])
+                    x.holds |= x.total >= min_stay
                     e += 1
         start = out
-        for at in range(places):  # met in order of (first, place)
-            p = seen[at]
-            slot[p] = -1
-            visited = abroad_counts if abroad[p] else holds[at]
+        for at in range(1, places + 1):  # met in order of (first, place)
+            x = spot[at]
+            p = np.uint16(x.place)
+            slot[p] = 0
+            visited = abroad_counts if abroad[p] else x.holds
             if visited or transit:
-                o_place[out], o_first[out], o_last[out], o_days[out] = p, first[at], last[at], count[at]
-                o_longest[out], o_transit[out] = longest[at] // 1_000_000, not visited
+                o_place[out], o_first[out], o_last[out], o_days[out] = x.place, x.first, x.last, x.days
+                o_longest[out], o_transit[out] = x.longest // 1_000_000, not visited
                 out += 1
         o_who[people], o_seen[people], o_places[people] = me, days_seen, out - start
         people += 1
-    return (
-        o_who[:people], o_seen[:people], o_places[:people],
-        o_place[:out], o_first[:out], o_last[:out], o_days[:out], o_longest[:out], o_transit[:out],
-    )  # fmt: skip
+        me = after
+    return people, out
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,10 +265,12 @@ def visits_of_runs(
     max_silence: int,
     corrections: pa.Table | None = None,
     transit: bool = True,
+    desk: Desk | None = None,
 ) -> Visits:
     """The visits of day-stays in tables that are each sorted by (subscriber, arrive, place), one day after the other.
 
-    One table may also hold several days. `transit`: with the places that were only passed through.
+    One table may also hold several days. `transit`: with the places that were only passed through. `desk` has room that
+    is used again by the next call; nothing that is returned lies there.
     """
     if policy.rule not in RULES or policy.border not in ("any", "inner") or policy.days < 1:
         raise InputError(
@@ -277,7 +292,12 @@ def visits_of_runs(
     ]
     for column in columns:  # some are Arrow's memory and some copies: one compiled kernel for all
         column.setflags(write=False)
-    who, days_seen, places, *found = _visits(
+    desk = desk or Desk()
+    out_people, out_places = (
+        tuple(desk.room(f"visits' {name}", len(table), kind) for name, kind in kinds.items())
+        for kinds in (_PEOPLE, _PLACES)
+    )
+    people, out = _visits(
         np.cumsum([0, *map(len, tables)]),
         *columns,
         np.empty(0, np.bool_) if corrections is None else standing(table, corrections, tz),
@@ -290,7 +310,11 @@ def visits_of_runs(
         border,
         policy.abroad_from is None or as_of >= policy.abroad_from,
         transit,
+        out_people,
+        out_places,
     )
+    who, days_seen, places = (column[:people].copy() for column in out_people)
+    found = (column[:out].copy() for column in out_places)
     subscribers = pa.array(who) if names is None else names.take(pa.array(who))
     return Visits(subscribers, days_seen, known, abroad, np.repeat(np.arange(len(who)), places), *found)
 

@@ -142,6 +142,8 @@ def _shifted(store: Store, source: date, day: date) -> None:
         for name in ("arrive", "depart"):
             later = pc.add(rows[name], pa.scalar(day - source))
             rows = rows.set_column(rows.schema.get_field_index(name), name, later)
+        places = rows["place"].combine_chunks().dictionary_encode()  # as a night writes them, which packs them so
+        rows = rows.set_column(rows.schema.get_field_index("place"), "place", places)
         return store.write(STAYS, rows, {"day": day, "bucket": int(values["bucket"])})
 
     with ThreadPoolExecutor(cores()) as pool:
