@@ -15,7 +15,7 @@ from numba.core.cgutils import raw_memcpy
 from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
-__all__ = ["compiled", "copy_bytes", "prefetch", "put_word", "shift_of", "slot_of", "word_at"]
+__all__ = ["compiled", "copy_bytes", "of_four", "prefetch", "put_word", "shift_of", "slot_of", "word_at"]
 
 # Not the word of schema.bucket_of: the ids of one bucket agree in the top bits of that product.
 _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
@@ -71,6 +71,29 @@ def shift_of(table: np.ndarray) -> np.uint64:
     while np.uint64(len(table)) >> (np.uint64(64) - shift) > np.uint64(1):
         shift -= np.uint64(1)
     return shift
+
+
+@intrinsic
+def of_four(_: Any, table: Any, slot: Any, key: Any, bits: Any) -> Any:
+    """In a compiled loop: which of four slots from table[slot] on holds a key above so many bits, 4 for none.
+
+    Compared at once: by itself, the compiler makes four loads, shifts and choices of it.
+    """
+
+    def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        word, four = ir.IntType(64), ir.VectorType(ir.IntType(64), 4)
+        slots = builder.load(builder.bitcast(builder.gep(data, [arguments[1]]), four.as_pointer()), align=8)
+
+        def all_four(value: Any) -> Any:
+            one = builder.insert_element(ir.Constant(four, ir.Undefined), value, ir.IntType(32)(0))
+            return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), 4), [0] * 4))
+
+        same = builder.icmp_unsigned("==", builder.lshr(slots, all_four(arguments[3])), all_four(arguments[2]))
+        which = builder.or_(builder.zext(builder.bitcast(same, ir.IntType(4)), word), word(16))
+        return builder.cttz(which, ir.IntType(1)(1))
+
+    return types.uint64(table, types.uint64, types.uint64, types.uint64), generated
 
 
 @intrinsic

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from travelcard.compiled import compiled, prefetch, shift_of, slot_of
+from travelcard.compiled import compiled, of_four, prefetch, shift_of, slot_of
 from travelcard.errors import InputError
-from travelcard.memory import pages
+from travelcard.memory import pages, words
 from travelcard.schema import (
     MAX_PLACES,
     PINGS,
@@ -36,6 +36,7 @@ __all__ = ["MAX_SILENCE", "stays", "stitch"]
 
 MAX_SILENCE = timedelta(hours=12)  # a night with the phone off (FACTS 4)
 
+_STRIDE = 256  # pings whose slots are worked out together
 COUNT = 28  # bits of a table's slot for a subscriber's pings; the others are for its key
 _ONE, _COUNT = np.uint64(1), np.uint64(COUNT)
 
@@ -66,33 +67,36 @@ class Packing(NamedTuple):
 def _number(pings, row, table, known, bits):
     """Number subscribers from a row on, in place: the id of each ping gives way to a slot of the table.
 
-    A slot holds the key of a subscriber, its id and 1, and how many pings it has; 0 is a free slot. The four slots of
-    half a cache line are compared without a branch, since a branch that is taken one time in six costs more than all
-    four. Returns (the row reached, subscribers known): it stops where the table is half full.
+    A slot holds the key of a subscriber, its id and 1, and how many pings it has; 0 is a free slot. Where to look is
+    worked out for some pings at once, and fetched, before the first of them is looked up. Returns (the row reached,
+    subscribers known): it stops where the table is half full.
     """
     mask, shift = np.uint64(len(table) - 1), shift_of(table)
     low = (_ONE << bits) - _ONE
-    for i in range(row, len(pings)):
-        prefetch(table, slot_of((pings[min(i + 16, len(pings) - 1)] >> bits) + _ONE, shift))
-        ping = pings[i]
-        key = (ping >> bits) + _ONE
-        h = slot_of(key, shift)
-        at = np.uint64(4)
-        for j in range(4):
-            at = np.uint64(j) if table[h + np.uint64(j)] >> _COUNT == key else at
-        h += at
-        if at == np.uint64(4):
-            h -= at
-            while table[h] and table[h] >> _COUNT != key:
-                h = (h + _ONE) & mask
-            if not table[h]:
-                if 2 * known >= len(table):
-                    return i, known
-                known += 1
-                table[h] = key << _COUNT
-        table[h] += _ONE
-        pings[i] = h << bits | ping & low
-    return len(pings), known
+    slots = np.empty(_STRIDE, np.uint64)
+    while row < len(pings):
+        some = pings[row : row + _STRIDE]
+        for i in range(len(some)):
+            slots[i] = slot_of((some[i] >> bits) + _ONE, shift)
+        for i in range(len(some)):
+            prefetch(table, slots[i])
+        for i in range(len(some)):
+            key, h = (some[i] >> bits) + _ONE, slots[i]
+            at = of_four(table, h, key, _COUNT)
+            if at == np.uint64(4):
+                while table[h] and table[h] >> _COUNT != key:
+                    h = (h + _ONE) & mask
+                if not table[h]:
+                    if 2 * known >= len(table):
+                        return row + i, known
+                    known += 1
+                    table[h] = key << _COUNT
+                at = np.uint64(0)
+            h += at
+            table[h] += _ONE
+            some[i] = h << bits | some[i] & low
+        row += len(some)
+    return row, known
 
 
 @compiled
@@ -207,7 +211,7 @@ class Room:
     def __init__(self) -> None:
         self._size = -1
         self._block = pages(0, np.uint64)
-        self.table = np.zeros(1 << 12, np.uint64)
+        self.table = words(1 << 12)
 
     def _sized(self, n: int) -> None:
         if n > self._size:
@@ -252,7 +256,7 @@ def stays_of_bucket(
         row, known = _number(pings, row, room.table, known, bits)
         if row == len(pings):
             break
-        larger = np.zeros(4 * len(room.table), np.uint64)
+        larger = words(2 * len(room.table))
         renumber(pings[:row], _moved(room.table, larger), bits)
         room.table = larger
     slots = np.flatnonzero(room.table)
@@ -423,12 +427,13 @@ def _lay_rows(order, begin, place, arrive, depart, pings, inner, laid):
 
 def laid_by(ids: pa.Array, columns: Sequence[np.ndarray]) -> tuple[pa.Array, list[np.ndarray]]:
     """Rows that lie subscriber by subscriber, laid by the order of their ids; and these, in order."""
-    order = pc.sort_indices(ids)
+    # NumPy's sort takes a sixth of the time
+    order = np.argsort(ids.to_numpy()) if pa.types.is_integer(ids.type) else pc.sort_indices(ids).to_numpy()
     begin = np.zeros(len(ids) + 1, np.int64)
     np.cumsum(np.bincount(columns[0], minlength=len(ids)), out=begin[1:])
     laid = tuple(np.empty_like(column) for column in columns)
-    _lay_rows(order.to_numpy(), begin, *columns[1:], laid)
-    return ids.take(order), list(laid)
+    _lay_rows(order, begin, *columns[1:], laid)
+    return ids.take(pa.array(order)), list(laid)
 
 
 def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX_SILENCE) -> pl.DataFrame:
