@@ -41,6 +41,7 @@ ORDER = [
     "explain",
     "cards",
     "parquet",
+    "walk",
     "pseudonyms",
     "lock",
     "objects",

@@ -22,6 +22,7 @@ from travelcard.parquet import GROUP
 from travelcard.schema import CARDS, CORRECTIONS, bucket_of
 from travelcard.sources import Reading
 from travelcard.store import Store
+from travelcard.walk import Day, walked
 
 DAYS = [date(2022, 3, 13), date(2022, 3, 14)]
 AS_OF = date(2022, 3, 15)
@@ -217,7 +218,8 @@ def test_cards_are_the_same_in_however_many_parts_a_bucket_is_made(made, tmp_pat
     assert parts[0].counts == whole[0].counts
     assert_frame_equal(parts[1], whole[1])
     paths = [path for _, path in store.files("stays", bucket=1)]
-    assert len(list(store.stays_by_range(paths, ["subscriber", "place"], 0))) > 30
+    with store.opened_stays(paths) as files:
+        assert len(list(walked([Day(*file) for file in files], 0, store.layout.ids, inner=False))) > 30
 
 
 # -------------------------------------------------------------------------------------------------------- refusals

@@ -37,7 +37,8 @@ from travelcard.schema import CARDS, MAX_BUCKETS, REJECTS, STATUSES, STAYS, Tabl
 from travelcard.sources import Batch, Piece, Reading, joined, pieces_of
 from travelcard.stays import Packing, Room, laid_by, named, stays_of_bucket, stays_table
 from travelcard.store import Store, Written
-from travelcard.window import NEEDED, visits_of_runs, window_of
+from travelcard.walk import Day, walked
+from travelcard.window import visits_of, window_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -403,22 +404,22 @@ class CardsOfBucket:
 
     def _parts(self, bucket: int, counted: Counter[str]) -> Iterator[pa.Table]:
         layout, policy, status = self.store.layout, self.policy, self.statuses.get(bucket)
-        columns = [name for name in NEEDED if name != "inner" or policy.border == "inner"]
-        paths, desk = sorted(self.paths.get(bucket, [])), Desk()
-        for low, high, days in self.store.stays_by_range(paths, columns, self.rows):
-            visits = visits_of_runs(
-                days, as_of=self.as_of, policy=policy, tz=layout.tz, max_silence=layout.max_silence_s,
-                corrections=self.corrections, transit=False, desk=desk,
-            )  # fmt: skip
-            mine = None if status is None else status.filter(_within(low, high))
-            made = cards_of(
-                visits, as_of=self.as_of, policy=policy, risk=self.risk, statuses=mine, places=self.places,
-                tz=layout.tz,
-            )  # fmt: skip
-            for colour in made["colour"].value_counts():
-                counted[colour["values"].as_py()] += colour["counts"].as_py()
-            if len(made):
-                yield made
+        desk, inner = Desk(), policy.border == "inner"
+        with self.store.opened_stays(sorted(self.paths.get(bucket, []))) as files:
+            for low, high, runs in walked([Day(*file) for file in files], self.rows, layout.ids, inner=inner):
+                visits = visits_of(
+                    runs, as_of=self.as_of, policy=policy, tz=layout.tz, max_silence=layout.max_silence_s,
+                    corrections=self.corrections, transit=False, desk=desk,
+                )  # fmt: skip
+                mine = None if status is None else status.filter(_within(low, high))
+                made = cards_of(
+                    visits, as_of=self.as_of, policy=policy, risk=self.risk, statuses=mine, places=self.places,
+                    tz=layout.tz,
+                )  # fmt: skip
+                for colour in made["colour"].value_counts():
+                    counted[colour["values"].as_py()] += colour["counts"].as_py()
+                if len(made):
+                    yield made
 
 
 def run_cards(

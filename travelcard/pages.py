@@ -18,27 +18,31 @@ from travelcard.snappy import unpacked
 
 __all__ = [
     "BEHIND_LENGTH",
+    "DELTA",
     "DICTIONARY",
     "INDICES",
     "NO_COLUMN",
     "PADDING",
+    "PAGE",
     "PLAIN",
     "Chunk",
     "Column",
     "Desk",
     "chunk_of",
     "opened",
+    "page_at",
     "plain",
 ]
 
 # Fields of a PageHeader, of its pages' headers, and kinds of page and of encoding (parquet.thrift).
 _UNPACKED, _SIZE, _CRC, _DATA, _WORDS, _DATA_2 = 2, 3, 4, 5, 7, 8
 _ROWS, _ENCODING, _LEVEL_ENCODING, _ENCODING_2, _LEVELS_2, _IS_PACKED_2 = 1, 2, 3, 4, 5, 7
-_PLAIN, _PLAIN_DICTIONARY, _RLE, _RLE_DICTIONARY = 0, 2, 3, 8
+_PLAIN, _PLAIN_DICTIONARY, _RLE, _DELTA, _RLE_DICTIONARY = 0, 2, 3, 5, 8
 _MOST = 1 << 32  # bytes of a column of a row group, decompressed: a damaged header may say anything
 SHORT, UNSOUND, FOREIGN = -1, -2, -3  # the table; a header; an encoding that is not taken
-PLAIN, INDICES, DICTIONARY = range(3)  # what a page holds
+PLAIN, INDICES, DICTIONARY, DELTA = range(4)  # what a page holds
 BEHIND_LENGTH = -1  # of levels that stand behind their length, in four bytes
+PAGE = 8  # numbers that are known of a page
 PADDING = 8  # bytes behind the pages: the last value is read as a whole word
 _NONE = -(1 << 62)  # of a field that a header does not have
 
@@ -102,44 +106,56 @@ def _header(data: np.ndarray, at: int, end: int, fields: np.ndarray) -> int:
 
 
 @compiled
-def _layout(data: np.ndarray, optional: bool, packed: bool, table: np.ndarray) -> int:
-    """Find the pages of a column chunk: how many there are, or SHORT, UNSOUND or FOREIGN.
+def page_at(
+    data: np.ndarray, at: int, end: int, optional: bool, packed: bool, fields: np.ndarray, row: np.ndarray
+) -> int:
+    """Find the page that begins at a byte: where it ends, UNSOUND or FOREIGN. `fields` is room for its header.
 
-    A row of the table is what the page holds, its rows, the length of its levels, where its bytes begin and end, how
-    many they are when decompressed, how many of the first ones are not compressed, and its checksum, -1 for none.
+    The row gets what the page holds, its rows, the length of its levels, where its bytes begin and end, how many they
+    are when decompressed, how many of the first ones are not compressed, and its checksum, -1 for none.
     """
+    at = _header(data, at, end, fields)
+    size, length, levels, raw = fields[0, _UNPACKED], fields[0, _SIZE], 0, 0
+    if fields[_DATA, _ROWS] != _NONE:
+        rows, encoding = fields[_DATA, _ROWS], fields[_DATA, _ENCODING]
+        levels = BEHIND_LENGTH if optional else 0
+        if optional and fields[_DATA, _LEVEL_ENCODING] != _RLE:
+            encoding = -2
+    elif fields[_DATA_2, _ROWS] != _NONE:
+        rows, encoding, levels = fields[_DATA_2, _ROWS], fields[_DATA_2, _ENCODING_2], fields[_DATA_2, _LEVELS_2]
+        raw = levels if fields[_DATA_2, _IS_PACKED_2] != 0 else size
+    else:
+        rows, encoding = fields[_WORDS, _ROWS], -1
+    raw = raw if packed else size
+    if (
+        at < 0
+        or not 0 <= length <= end - at
+        or not 0 <= raw <= min(size, length)
+        or not (rows >= 0 and size < _MOST)
+        or levels > size
+    ):
+        return UNSOUND
+    if encoding not in (-1, _PLAIN, _PLAIN_DICTIONARY, _DELTA, _RLE_DICTIONARY):
+        return FOREIGN
+    kind = DICTIONARY if encoding < 0 else PLAIN if encoding == _PLAIN else DELTA if encoding == _DELTA else INDICES
+    crc = fields[0, _CRC] & 0xFFFFFFFF if fields[0, _CRC] != _NONE else -1
+    row[:PAGE] = (kind, rows, levels, at, at + length, size, raw, crc)
+    return at + length
+
+
+@compiled
+def _layout(data: np.ndarray, optional: bool, packed: bool, table: np.ndarray) -> int:
+    """Find the pages of a column chunk: how many there are, or SHORT, UNSOUND or FOREIGN. A row as of `page_at`."""
     fields = np.empty((9, 9), np.int64)
-    at, end, n = 0, len(data), 0
-    while at < end:
-        at = _header(data, at, end, fields)
+    at, n = 0, 0
+    while at < len(data):
         if n == len(table):
             return SHORT
-        size, length, levels, raw = fields[0, _UNPACKED], fields[0, _SIZE], 0, 0
-        if fields[_DATA, _ROWS] != _NONE:
-            rows, encoding = fields[_DATA, _ROWS], fields[_DATA, _ENCODING]
-            levels = BEHIND_LENGTH if optional else 0
-            if optional and fields[_DATA, _LEVEL_ENCODING] != _RLE:
-                encoding = -2
-        elif fields[_DATA_2, _ROWS] != _NONE:
-            rows, encoding, levels = fields[_DATA_2, _ROWS], fields[_DATA_2, _ENCODING_2], fields[_DATA_2, _LEVELS_2]
-            raw = levels if fields[_DATA_2, _IS_PACKED_2] != 0 else size
-        else:
-            rows, encoding = fields[_WORDS, _ROWS], -1
-        raw = raw if packed else size
-        if (
-            at < 0
-            or not 0 <= length <= end - at
-            or not 0 <= raw <= min(size, length)
-            or not (rows >= 0 and size < _MOST)
-            or levels > size
-        ):
-            return UNSOUND
-        if encoding not in (-1, _PLAIN, _PLAIN_DICTIONARY, _RLE_DICTIONARY):
+        at = page_at(data, at, len(data), optional, packed, fields, table[n])
+        if at < 0:
+            return at
+        if table[n, 0] == DELTA:
             return FOREIGN
-        kind = DICTIONARY if encoding < 0 else PLAIN if encoding == _PLAIN else INDICES
-        crc = fields[0, _CRC] & 0xFFFFFFFF if fields[0, _CRC] != _NONE else -1
-        table[n] = (kind, rows, levels, at, at + length, size, raw, crc)
-        at += length
         n += 1
     return n
 

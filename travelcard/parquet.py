@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
 
 from travelcard.errors import InputError, one_line
 from travelcard.schema import Table
 
-__all__ = ["GROUP", "Footer", "about", "naming", "opened", "walked", "write"]
+__all__ = ["GROUP", "Footer", "about", "naming", "opened", "write"]
 
 # Rows of a group; one subscriber's look-up decodes one. A card is a list of lists: 1,000 of them take 0.6 ms.
 GROUP = {"stays": 8_000, "cards": 1_000}
@@ -59,10 +58,9 @@ def write(
     return written
 
 
-def opened(path: str, table: Table, filesystem: pa.fs.FileSystem, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
-    """A file of a table; `dictionaries` are columns that are to be read as such."""
-    options = {"read_dictionary": dictionaries, "page_checksum_verification": True}
-    file = pq.ParquetFile(path, filesystem=filesystem, **options)
+def opened(path: str, table: Table, filesystem: pa.fs.FileSystem) -> pq.ParquetFile:
+    """A file of a table."""
+    file = pq.ParquetFile(path, filesystem=filesystem, page_checksum_verification=True)
     _sound(file, table)
     return file
 
@@ -89,24 +87,6 @@ class Footer:
     def groups(self, subscriber: Any) -> range:
         """The row groups that may hold a subscriber, as it is kept."""
         return range(bisect_left(self.highest, subscriber), bisect_right(self.lowest, subscriber))
-
-
-def walked(path: str, footer: Footer, ends: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Table]:
-    """A sorted file in parts: its subscribers before each of `ends`, the last of which is None, for the rest.
-
-    No row group is decoded twice.
-    """
-    groups = 0
-    rest = schema.empty_table()
-    for end in ends:
-        last = len(footer.lowest) if end is None else bisect_left(footer.lowest, end)
-        if last > groups:
-            with naming("stays", path):
-                more = footer.file.read_row_groups([*range(groups, last)], columns=schema.names, use_threads=False)
-            rest, groups = pa.concat_tables([rest, more.cast(schema)]), last
-        before = pc.sum(pc.less(rest["subscriber"], end)).as_py() or 0 if end is not None else len(rest)
-        yield rest.slice(0, before)
-        rest = rest.slice(before)
 
 
 @contextmanager

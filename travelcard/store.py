@@ -638,37 +638,29 @@ class Store:
                 parts.append(file.read(columns=columns, use_threads=False).cast(schema))
         return pa.concat_tables(parts) if parts else schema.empty_table()
 
-    def stays_by_range(
-        self, paths: Iterable[str], columns: list[str], rows: int
-    ) -> Iterator[tuple[Any, Any, tuple[pa.Table, ...]]]:
-        """The stays in sorted files of one bucket, by ranges of subscribers that have about so many `rows` each.
-
-        Of each range: its lowest subscriber and that of the next, None at the ends, and one table a file, in which
-        `place` is a dictionary.
-        """
-        empty = STAYS.arrow(ids=self.layout.ids)
-        schema = pa.schema([empty.field(name) for name in columns])
-        at = schema.get_field_index("place")
-        schema = schema.set(at, pa.field("place", pa.dictionary(pa.int32(), pa.string())))
-        with ExitStack() as opened:
-            footers = {p: parquet.Footer.of(opened.enter_context(self._open("stays", p, ["place"]))) for p in paths}
-            begun = sorted(low for footer in footers.values() for low in footer.lowest)
-            step = max(1, rows // parquet.GROUP["stays"])
-            ends = [*sorted(set(begun[step::step])), None]
-            walks = [parquet.walked(*footer, ends, schema) for footer in footers.items()] or [
-                iter([schema.empty_table()])
+    @contextmanager
+    def opened_stays(self, paths: Iterable[str]) -> Iterator[list[tuple[str, parquet.Footer, pa.NativeFile]]]:
+        """Files of stays, open: of each its path, its footer, and its bytes."""
+        filesystem, base = self._filesystem("stays")
+        with ExitStack() as stack:
+            yield [
+                (
+                    path,
+                    parquet.Footer.of(stack.enter_context(self._open("stays", path))),
+                    stack.enter_context(filesystem.open_input_file(f"{base}/{path}")),
+                )
+                for path in paths
             ]
-            yield from zip([None, *ends[:-1]], ends, zip(*walks, strict=True), strict=True)
 
     @contextmanager
-    def _open(self, name: str, path: str, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
+    def _open(self, name: str, path: str) -> Iterator[pq.ParquetFile]:
         """A file of a table, open for what is done with it."""
-        with parquet.naming(name, path), self._opened(name, path, dictionaries) as file:
+        with parquet.naming(name, path), self._opened(name, path) as file:
             yield file
 
-    def _opened(self, name: str, path: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    def _opened(self, name: str, path: str) -> pq.ParquetFile:
         filesystem, base = self._filesystem(name)
-        return parquet.opened(f"{base}/{path}", TABLES[name], filesystem, dictionaries)
+        return parquet.opened(f"{base}/{path}", TABLES[name], filesystem)
 
     def _footer(self, name: str, path: str) -> parquet.Footer:
         """A file of a table, kept open with what is needed to find a subscriber in it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +16,7 @@ from travelcard.compiled import compiled
 from travelcard.errors import InputError
 from travelcard.pages import Desk
 from travelcard.places import is_abroad
-from travelcard.schema import CORRECTIONS, VISITS, a_date, midnights, whole_seconds
+from travelcard.schema import CORRECTIONS, SECONDS, VISITS, a_date, midnights, whole_seconds
 from travelcard.stays import (
     MAX_SILENCE,
     days_of,
@@ -88,14 +88,14 @@ _PLACES = {
 
 
 @compiled
-def _most(edges, who):
+def _most(begins, ends, who):
     """A power of two that no subscriber has more rows than in any one run."""
     most, more = 8, True
     while more:
         most *= 2
         more = False
-        for r in range(len(edges) - 1):
-            for i in range(edges[r], edges[r + 1] - most):
+        for r in range(len(begins)):
+            for i in range(begins[r], ends[r] - most):
                 more |= who[i] == who[i + most]
     return most
 
@@ -117,7 +117,8 @@ def _hear(who, place, arrive, inner, stands, abroad, i, end, midnight, heard):
 
 @compiled
 def _visits(
-    edges,
+    begins,
+    ends,
     who,
     place,
     arrive,
@@ -138,31 +139,31 @@ def _visits(
 ):
     """Every subscriber's places of the window, from runs of day-stays, each sorted by (subscriber, arrive, place).
 
-    Run r is the rows from edges[r] to edges[r + 1]; a subscriber's stays in it are earlier than those in run r + 1, so
-    that days are merged by walking along them. All times are microseconds. `stands` says which stays no correction
+    Run r is the rows from begins[r] to ends[r]; a subscriber's stays in it are earlier than those in run r + 1, so that
+    days are merged by walking along them. All times are microseconds. `stands` says which stays no correction
     takes off (empty: all stand), `transit` whether places in transit are wanted; `inner` is read for `border` alone.
     Writes _PEOPLE of each subscriber and _PLACES of each place, and returns how many of both.
     """
     o_who, o_seen, o_places = out_people
     o_place, o_first, o_last, o_days, o_longest, o_transit = out_places
-    runs, days = len(edges) - 1, len(starts) - 1
-    most = runs * _most(edges, who)
+    runs, days = len(begins), len(starts) - 1
+    most = runs * _most(begins, ends, who)
     slot = np.zeros(len(abroad), np.uint32)  # place -> its spot among this subscriber's, 0 for none
     spot, heard = np.empty(most + 1, _SPOT), np.empty(len(abroad), np.int64)
     s_place, s_arrive, s_depart = np.empty(most, np.int16), np.empty(most, np.int64), np.empty(most, np.int64)
     s_pings, s_inner = np.zeros(most, np.int32), np.zeros(most, np.int32)  # no rule counts the pings of stitched stays
-    head, left = edges[:-1].copy(), len(who)
+    head, left = begins.copy(), (ends - begins).sum()
     people = out = 0
     nobody = np.iinfo(np.int64).max
     me = nobody
     for r in range(runs):
-        me = min(me, who[head[r]] if head[r] < edges[r + 1] else nobody)
+        me = min(me, who[head[r]] if head[r] < ends[r] else nobody)
     while left:
         after = nobody  # who comes after me
         places = days_seen = k = d = 0
         today, some, flickers = -1, False, False
         for r in range(runs):
-            i, end = head[r], edges[r + 1]
+            i, end = head[r], ends[r]
             left += i
             while i < end and who[i] == me:
                 begin, until, p = arrive[i], depart[i], np.uint16(place[i])
@@ -253,11 +254,35 @@ class Visits:
     transit: NDArray[np.bool_]
 
 
-NEEDED = ("subscriber", "place", "arrive", "depart", "inner")  # of stays; the last under `border = inner` alone
+class Runs(NamedTuple):
+    """Day-stays, run by run, each sorted by (subscriber, arrive, place) and later than the one before; times in µs.
+
+    Run r is the rows from begins[r] to ends[r] of the columns. Ids are in the order of the subscribers.
+    """
+
+    begins: NDArray[np.int64]
+    ends: NDArray[np.int64]
+    ids: NDArray[np.int64]
+    names: pa.Array | None  # what ids stand for, None for themselves
+    place: NDArray[np.int16]
+    codes: Sequence[str]  # what a place stands for, in any order
+    arrive: NDArray[np.int64]
+    depart: NDArray[np.int64]
+    inner: NDArray[np.int32]  # of each row, or empty where nobody asks
 
 
-def visits_of_runs(
-    tables: Sequence[pa.Table],
+def runs_of(tables: Sequence[pa.Table], *, inner: bool) -> Runs:
+    """Sorted tables as runs."""
+    table, edges = pa.concat_tables(tables), np.cumsum([0, *map(len, tables)])
+    ids, names = id_codes(table["subscriber"])
+    place, codes = place_codes(table["place"])
+    arrive, depart = (table[name].cast(pa.int64()).to_numpy() for name in ("arrive", "depart"))
+    counts = table["inner"].to_numpy() if inner else np.empty(0, np.int32)
+    return Runs(edges[:-1], edges[1:], ids, names, place, codes.to_pylist(), arrive, depart, counts)
+
+
+def visits_of(
+    runs: Runs,
     *,
     as_of: date,
     policy: VisitRule,
@@ -267,73 +292,73 @@ def visits_of_runs(
     transit: bool = True,
     desk: Desk | None = None,
 ) -> Visits:
-    """The visits of day-stays in tables that are each sorted by (subscriber, arrive, place), one day after the other.
+    """The visits of day-stays, a run of which may also hold several days.
 
-    One table may also hold several days. `transit`: with the places that were only passed through. `desk` has room that
-    is used again by the next call; nothing that is returned lies there.
+    `transit`: with the places that were only passed through. `desk` has room that is used again by the next call;
+    nothing that is returned lies there.
     """
     if policy.rule not in RULES or policy.border not in ("any", "inner") or policy.days < 1:
         raise InputError(
             f"rule {policy.rule!r}, border {policy.border!r}, days {policy.days}: a policy has one of "
             f"{', '.join(RULES)}; any or inner; 1 day or more"
         )
-    border = policy.border == "inner"
-    table = pa.concat_tables(tables)
-    ids, names = id_codes(table["subscriber"])
-    place, codes = place_codes(table["place"])
-    known = tuple(codes.to_pylist())
-    abroad = np.array([is_abroad(code) for code in known], np.bool_)
-    columns = [
-        ids,
-        place,
-        table["arrive"].cast(pa.int64()).to_numpy(),
-        table["depart"].cast(pa.int64()).to_numpy(),
-        table["inner"].to_numpy() if border else np.empty(0, np.int32),
-    ]
+    columns: list[NDArray[Any]] = [
+        runs.begins, runs.ends, runs.ids, runs.place, runs.arrive, runs.depart, runs.inner,
+    ]  # fmt: skip
     for column in columns:  # some are Arrow's memory and some copies: one compiled kernel for all
         column.setflags(write=False)
-    desk = desk or Desk()
+    desk, most = desk or Desk(), int((runs.ends - runs.begins).sum())
     out_people, out_places = (
-        tuple(desk.room(f"visits' {name}", len(table), kind) for name, kind in kinds.items())
-        for kinds in (_PEOPLE, _PLACES)
+        tuple(desk.room(f"visits' {name}", most, kind) for name, kind in kinds.items()) for kinds in (_PEOPLE, _PLACES)
     )
     people, out = _visits(
-        np.cumsum([0, *map(len, tables)]),
         *columns,
-        np.empty(0, np.bool_) if corrections is None else standing(table, corrections, tz),
+        np.empty(0, np.bool_) if corrections is None else standing(runs, corrections, tz),
         midnights(window_of(as_of, policy.days)[0], policy.days, tz) * 1_000_000,
-        abroad,
+        np.array([is_abroad(code) for code in runs.codes], np.bool_),
         RULES.index(policy.rule),
         whole_seconds(policy.min_stay, "min_stay") * 1_000_000,
         whole_seconds(policy.flicker, "flicker") * 1_000_000,
         max_silence * 1_000_000,
-        border,
+        policy.border == "inner",
         policy.abroad_from is None or as_of >= policy.abroad_from,
         transit,
         out_people,
         out_places,
     )
     who, days_seen, places = (column[:people].copy() for column in out_people)
-    found = (column[:out].copy() for column in out_places)
-    subscribers = pa.array(who) if names is None else names.take(pa.array(who))
-    return Visits(subscribers, days_seen, known, abroad, np.repeat(np.arange(len(who)), places), *found)
+    place, *found = (column[:out].copy() for column in out_places)
+    codes = tuple(sorted(runs.codes))
+    rank = {code: i for i, code in enumerate(codes)}
+    place = np.array([rank[code] for code in runs.codes], np.int16)[place]
+    abroad = np.array([is_abroad(code) for code in codes], np.bool_)
+    subscribers = pa.array(who) if runs.names is None else runs.names.take(pa.array(who))
+    return Visits(subscribers, days_seen, codes, abroad, np.repeat(np.arange(len(who)), places), place, *found)
 
 
-def standing(table: pa.Table, corrections: Any, tz: str) -> NDArray[np.bool_]:
+def standing(runs: Runs, corrections: Any, tz: str) -> NDArray[np.bool_]:
     """Which day-stays no correction takes off, empty without any: (subscriber, place), `from` to `to` inclusive."""
     wrong = CORRECTIONS.read(corrections, where="the corrections")
     if not len(wrong):
         return np.empty(0, np.bool_)
-    if wrong.schema.field("subscriber").type != table.schema.field("subscriber").type:
+    who = wrong["subscriber"]
+    if pa.types.is_integer(who.type) != (runs.names is None):
         raise InputError("corrections and stays differ in their subscribers' type (integer or string)")
-    at = np.flatnonzero(pc.is_in(table["subscriber"], value_set=wrong["subscriber"]))
-    rows = pl.DataFrame(table.select(["subscriber", "place", "arrive"]).take(pa.array(at)))
+    if runs.names is not None:
+        who = pc.index_in(who, value_set=runs.names).cast(pa.int64())
+    at = np.flatnonzero(pc.is_in(pa.array(runs.ids), value_set=who))
+    places = pa.DictionaryArray.from_arrays(pa.array(runs.place[at]), pa.array(runs.codes, pa.string()))
+    rows = {"who": runs.ids[at], "place": places.cast(pa.string()), "arrive": pa.array(runs.arrive[at]).view(SECONDS)}
     hits = (
-        rows.with_columns(pl.col("place").cast(pl.String), row=pl.Series(at))
-        .join(pl.DataFrame(wrong.select(["subscriber", "place", "from", "to"])), on=["subscriber", "place"])
+        pl.DataFrame(pa.table(rows))
+        .with_columns(row=pl.Series(at))
+        .join(
+            pl.DataFrame(wrong.select(["place", "from", "to"])).with_columns(who=pl.Series(who)),
+            on=["who", "place"],
+        )
         .filter(pl.col("arrive").dt.convert_time_zone(tz).dt.date().is_between("from", "to"))
     )
-    stands = np.ones(len(table), np.bool_)
+    stands = np.ones(len(runs.ids), np.bool_)
     stands[hits["row"].to_numpy()] = False
     return stands
 
@@ -407,9 +432,9 @@ def visits(
             f"{crossing} of {len(arrive)} stays cross a midnight of {tz}: give day-stays, as tc.stays returns them "
             "(tc.visits stitches by itself)"
         )
-    seen = visits_of_runs(
-        [table], as_of=as_of, policy=policy, tz=tz, max_silence=whole_seconds(max_silence, "max_silence"),
-        corrections=corrections,
+    seen = visits_of(
+        runs_of([table], inner=True), as_of=as_of, policy=policy, tz=tz,
+        max_silence=whole_seconds(max_silence, "max_silence"), corrections=corrections,
     )  # fmt: skip
     who = pa.array(seen.who)
     columns = {
