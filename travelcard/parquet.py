@@ -81,8 +81,12 @@ class Footer:
 
     @classmethod
     def of(cls, file: pq.ParquetFile) -> Footer:
+        """Raises `ArrowInvalid` for statistics that are damaged: groups of sorted rows follow each other."""
         groups = [file.metadata.row_group(g).column(0).statistics for g in range(file.metadata.num_row_groups)]
-        return cls(file, [group.min for group in groups], [group.max for group in groups])
+        ends = [end for group in groups for end in ((None, None) if group is None else (group.min, group.max))]
+        if None in ends or ends != sorted(ends):
+            raise pa.ArrowInvalid("the statistics of its subscribers are not those of sorted rows")
+        return cls(file, ends[::2], ends[1::2])
 
     def groups(self, subscriber: Any) -> range:
         """The row groups that may hold a subscriber, as it is kept."""

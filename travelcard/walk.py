@@ -200,12 +200,12 @@ class Day:
         self.path = path
         self.footer = footer
         self._raw = raw
+        self.group = 0
         meta = footer.file.metadata
         groups = [meta.row_group(g) for g in range(meta.num_row_groups)]
         self.rows = np.array([group.num_rows for group in groups], np.int64)
         self._starts = np.array([group.column(0).data_page_offset for group in groups] + [raw.size()])
         self._known = all(meta.schema.column(c).max_definition_level == 0 for c in range(len(_COLUMNS)))
-        self.group = 0
 
     def decode(self, last: int, places: _Numbers, desk: Desk, out: Sequence[np.ndarray]) -> None:
         """Decode the row groups before `last` that were not decoded yet to arrays that are as long."""
