@@ -32,6 +32,7 @@ __all__ = [
     "opened",
     "page_at",
     "plain",
+    "varint",
 ]
 
 # Fields of a PageHeader, of its pages' headers, and kinds of page and of encoding (parquet.thrift).
@@ -48,13 +49,13 @@ _NONE = -(1 << 62)  # of a field that a header does not have
 
 
 @compiled(inline="always")
-def _varint(data: np.ndarray, at: int, end: int) -> tuple[int, int]:
+def varint(data: np.ndarray, at: int, end: int) -> tuple[int, int]:
     """A number of seven bits a byte, and where it ends: past `end` where it does not."""
     value = shift = 0
     while at < end:
         byte = int(data[at])
         at += 1
-        value |= (byte & 127) << min(shift, 56)
+        value |= (byte & 127) << min(shift, 63)
         if byte < 128:
             return value, at
         shift += 7
@@ -84,16 +85,16 @@ def _header(data: np.ndarray, at: int, end: int, fields: np.ndarray) -> int:
         if head > 15:
             field += head >> 4
         else:
-            field, at = _varint(data, at, end)
+            field, at = varint(data, at, end)
             field = field >> 1 ^ -(field & 1)
         value = _NONE
         if kind in (1, 2):  # true and false
             value = int(kind == 1)
         elif 4 <= kind <= 6:  # whole numbers
-            value, at = _varint(data, at, end)
+            value, at = varint(data, at, end)
             value = value >> 1 ^ -(value & 1)
         elif kind == 8:  # bytes
-            length, at = _varint(data, at, end)
+            length, at = varint(data, at, end)
             at += min(length, end) if length >= 0 else end
         elif kind == 12 and depth < 3:  # a struct
             above[depth], row, field = field, (field if depth == 0 else row), 0

@@ -17,7 +17,7 @@ from isal.isal_zlib import crc32
 from travelcard import parquet
 from travelcard.compiled import compiled, copy_bytes, word_at
 from travelcard.decode import indices_of
-from travelcard.pages import DELTA, DICTIONARY, INDICES, PADDING, PAGE, UNSOUND, Desk, page_at
+from travelcard.pages import DELTA, DICTIONARY, INDICES, PADDING, PAGE, UNSOUND, Desk, page_at, varint
 from travelcard.schema import STAYS
 from travelcard.snappy import unpacked
 from travelcard.window import Runs, runs_of
@@ -30,23 +30,9 @@ _ROOMS = {"subscriber": np.int64, "place": np.int16, "arrive": np.int64, "depart
 
 
 @compiled
-def _varint(data, at, end):
-    """A number of seven bits a byte, and where it ends: past `end` where it does not."""
-    value, shift = np.int64(0), np.int64(0)
-    while at < end:
-        byte = np.int64(data[at])
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift = min(shift + 7, np.int64(63))
-    return value, end + 1
-
-
-@compiled
 def _zigzag(data, at, end):
-    """As `_varint`, of a number that may be below zero."""
-    value, at = _varint(data, at, end)
+    """As `varint`, of a number that may be below zero."""
+    value, at = varint(data, at, end)
     return np.int64(np.uint64(value) >> np.uint64(1)) ^ -(value & 1), at
 
 
@@ -56,9 +42,9 @@ def _summed(data, at, end, out):
 
     Differences come in blocks, each with its least one, and in these in parts of a width in bits, over that.
     """
-    size, at = _varint(data, at, end)
-    parts, at = _varint(data, at, end)
-    n, at = _varint(data, at, end)
+    size, at = varint(data, at, end)
+    parts, at = varint(data, at, end)
+    n, at = varint(data, at, end)
     value, at = _zigzag(data, at, end)
     if at > end or n != len(out) or n == 0 or not 0 < parts <= size or size % (8 * parts) != 0 or size > 1 << 16:
         return False
