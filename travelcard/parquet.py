@@ -83,7 +83,7 @@ class Footer:
     def of(cls, file: pq.ParquetFile) -> Footer:
         """Raises `ArrowInvalid` for statistics that are damaged: groups of sorted rows follow each other."""
         groups = [file.metadata.row_group(g).column(0).statistics for g in range(file.metadata.num_row_groups)]
-        ends = [end for group in groups for end in ((None, None) if group is None else (group.min, group.max))]
+        ends: list[Any] = [end for g in groups for end in ((g.min, g.max) if g is not None else (None, None))]
         if None in ends or ends != sorted(ends):
             raise pa.ArrowInvalid("the statistics of its subscribers are not those of sorted rows")
         return cls(file, ends[::2], ends[1::2])
