@@ -52,7 +52,7 @@ def walked(paths: list[Path], rows: int, *, ids: pa.DataType, inner: bool) -> li
         days = []
         for path in paths:
             with parquet.naming("stays", path.name):
-                file = stack.enter_context(parquet.opened(str(path), STAYS, LOCAL))
+                file = stack.enter_context(parquet.opened(str(path), STAYS, LOCAL, ["place"]))
                 raw = stack.enter_context(LOCAL.open_input_file(str(path)))
                 days.append(walk.Day(path.name, parquet.Footer.of(file), raw))
         for low, high, runs in walk.walked(days, rows, ids, inner=inner):
@@ -141,12 +141,13 @@ def test_differences_are_summed_as_arrow_does_or_left_to_it(tmp_path_factory, va
     assert walked([path], 1 << 19, ids=pa.int64(), inner=True) == [[rows_of(table, inner=True)]]
 
 
+@pytest.mark.parametrize("text", [False, True])
 @pytest.mark.parametrize("group", [50, 8_000])
-def test_a_bit_that_turned_over_is_told_or_changes_nothing(tmp_path, group, monkeypatch):
+def test_a_bit_that_turned_over_is_told_or_changes_nothing(tmp_path, group, text, monkeypatch):
     """Any bit of a file's pages and their headers."""
     monkeypatch.setitem(parquet.GROUP, "stays", group)
     dice, path = random.Random(5), tmp_path / "0.parquet"
-    table = stays(dice, 200)
+    table = stays(dice, 200, text=text)
     written(path, table)
     sound, told = path.read_bytes(), 0
     pages = len(sound) - 8 - int.from_bytes(sound[-8:-4], "little")
@@ -155,7 +156,7 @@ def test_a_bit_that_turned_over_is_told_or_changes_nothing(tmp_path, group, monk
         raw[bit >> 3] ^= 1 << (bit & 7)
         path.write_bytes(raw)
         try:
-            found = walked([path], 60, ids=pa.int64(), inner=True)
+            found = walked([path], 60, ids=pa.string() if text else pa.int64(), inner=True)
         except InputError as error:
             assert str(error).startswith("stays/0.parquet is gone or damaged")  # noqa: PT017  either is right
             told += 1

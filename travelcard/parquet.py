@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -58,9 +58,10 @@ def write(
     return written
 
 
-def opened(path: str, table: Table, filesystem: pa.fs.FileSystem) -> pq.ParquetFile:
-    """A file of a table."""
-    file = pq.ParquetFile(path, filesystem=filesystem, page_checksum_verification=True)
+def opened(path: str, table: Table, filesystem: pa.fs.FileSystem, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
+    """A file of a table; `dictionaries` are columns that are to be read as such."""
+    options = {"read_dictionary": dictionaries, "page_checksum_verification": True}
+    file = pq.ParquetFile(path, filesystem=filesystem, **options)
     _sound(file, table)
     return file
 

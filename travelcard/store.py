@@ -640,27 +640,27 @@ class Store:
 
     @contextmanager
     def opened_stays(self, paths: Iterable[str]) -> Iterator[list[tuple[str, parquet.Footer, pa.NativeFile]]]:
-        """Files of stays, open: of each its path, its footer, and its bytes."""
+        """Files of stays, open: of each its path, its footer, and its bytes. Places are read as dictionaries."""
         filesystem, base = self._filesystem("stays")
         with ExitStack() as stack:
             yield [
                 (
                     path,
-                    parquet.Footer.of(stack.enter_context(self._open("stays", path))),
+                    parquet.Footer.of(stack.enter_context(self._open("stays", path, ["place"]))),
                     stack.enter_context(filesystem.open_input_file(f"{base}/{path}")),
                 )
                 for path in paths
             ]
 
     @contextmanager
-    def _open(self, name: str, path: str) -> Iterator[pq.ParquetFile]:
+    def _open(self, name: str, path: str, dictionaries: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
         """A file of a table, open for what is done with it."""
-        with parquet.naming(name, path), self._opened(name, path) as file:
+        with parquet.naming(name, path), self._opened(name, path, dictionaries) as file:
             yield file
 
-    def _opened(self, name: str, path: str) -> pq.ParquetFile:
+    def _opened(self, name: str, path: str, dictionaries: Sequence[str] = ()) -> pq.ParquetFile:
         filesystem, base = self._filesystem(name)
-        return parquet.opened(f"{base}/{path}", TABLES[name], filesystem)
+        return parquet.opened(f"{base}/{path}", TABLES[name], filesystem, dictionaries)
 
     def _footer(self, name: str, path: str) -> parquet.Footer:
         """A file of a table, kept open with what is needed to find a subscriber in it."""

@@ -239,7 +239,7 @@ class Day:
         names = [name for name, column in zip(_ROOMS, out, strict=True) if len(column)]
         with parquet.naming("stays", self.path):
             rows = self.footer.file.read_row_groups([*groups], columns=names, use_threads=False)
-            rows = rows.cast(pa.schema([STAYS.arrow().field(name) for name in names]))
+            rows["place"].validate(full=True)  # of a dictionary Arrow does not look whether it has a number's word
             for name, column in zip(names, out, strict=False):
                 if name == "place":
                     coded = rows[name].combine_chunks().dictionary_encode()
@@ -293,6 +293,7 @@ def _texts(days: Sequence[Day], ends: Sequence[Any], ids: pa.DataType, *, inner:
     """Runs of subscribers that are texts, decoded by Arrow."""
     names = [name for name in _ROOMS if inner or name != "inner"]
     schema = pa.schema([STAYS.arrow(ids=ids).field(name) for name in names])
+    schema = schema.set(1, pa.field("place", pa.dictionary(pa.int32(), pa.string())))
     walks = [_tables(day, ends, schema) for day in days] or [(schema.empty_table() for _ in ends)]
     for tables in zip(*walks, strict=True):
         yield runs_of(tables, inner=inner)
@@ -307,6 +308,7 @@ def _tables(day: Day, ends: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Tab
             with parquet.naming("stays", day.path):
                 groups = [*range(day.group, last)]
                 more = day.footer.file.read_row_groups(groups, columns=schema.names, use_threads=False)
+                more["place"].validate(full=True)
                 rest = pa.concat_tables([rest, more.cast(schema)])
             day.group = last
         before = len(rest) if end is None else bisect_left(rest["subscriber"], end, key=lambda who: who.as_py())
