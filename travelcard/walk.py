@@ -24,7 +24,7 @@ from travelcard.window import Runs, runs_of
 
 __all__ = ["Day", "walked"]
 
-_COLUMNS = ("subscriber", "place", "arrive", "depart", "pings", "inner")  # as they lie in a row group
+_COLUMNS = STAYS.arrow().names  # as they lie in a row group
 _SUBSCRIBER, _PLACE, _ARRIVE, _DEPART, _PINGS, _INNER = range(6)
 _ROOMS = {"subscriber": np.int64, "place": np.int16, "arrive": np.int64, "depart": np.int64, "inner": np.int32}
 
@@ -85,16 +85,16 @@ def _paged(data, starts, rows, columns, table):
             left = rows[group]
             while left > 0:
                 if n == len(table):
-                    return np.int64(UNSOUND)
+                    return UNSOUND
                 at = page_at(data, at, starts[group + 1], False, column == _PLACE, fields, table[n])
                 if at < 0:
-                    return np.int64(at)
+                    return at
                 table[n, PAGE] = column
                 left -= table[n, 1] if table[n, 0] != DICTIONARY else 0
                 n += 1
             if left < 0:
-                return np.int64(UNSOUND)
-    return np.int64(n)
+                return UNSOUND
+    return n
 
 
 @compiled
@@ -186,17 +186,28 @@ class Day:
         self.path = path
         self.footer = footer
         self._raw = raw
-        self.group = 0
+        self._group = 0  # the first that was not taken yet
         meta = footer.file.metadata
         groups = [meta.row_group(g) for g in range(meta.num_row_groups)]
         self.rows = np.array([group.num_rows for group in groups], np.int64)
         self._starts = np.array([group.column(0).data_page_offset for group in groups] + [raw.size()])
         self._known = all(meta.schema.column(c).max_definition_level == 0 for c in range(len(_COLUMNS)))
 
-    def decode(self, last: int, places: _Numbers, desk: Desk, out: Sequence[np.ndarray]) -> None:
-        """Decode the row groups before `last` that were not decoded yet to arrays that are as long."""
-        groups = range(self.group, last)
-        self.group = max(self.group, last)
+    def until(self, end: Any) -> range:
+        """The row groups that come next, for the subscribers before one; None for all that are left."""
+        last = len(self.rows) if end is None else bisect_left(self.footer.lowest, end)
+        groups = range(self._group, max(last, self._group))
+        self._group = groups.stop
+        return groups
+
+    def read(self, groups: range, names: list[str]) -> pa.Table:
+        """Columns of row groups, by Arrow."""
+        rows = self.footer.file.read_row_groups([*groups], columns=names, use_threads=False)
+        rows["place"].validate(full=True)  # of a dictionary Arrow does not look whether it has a number's word
+        return rows
+
+    def decode(self, groups: range, places: _Numbers, desk: Desk, out: Sequence[np.ndarray]) -> None:
+        """Decode row groups to arrays that are as long."""
         if not groups:
             return
         if not (self._known and self._decoded(groups, places, desk, out)):
@@ -218,7 +229,7 @@ class Day:
             return False
         table = desk.room("table", 2 * (columns + 1) * len(groups) * (PAGE + 1), np.int64).reshape(-1, PAGE + 1)
         pages = _paged(raw, starts - starts[0], rows, columns, table)
-        table = table[: max(int(pages), 0)]
+        table = table[: max(pages, 0)]
         source = raw.data
         meaning: list[np.ndarray] = []
         for kind, n, begin, end, unpacked_size, plain, crc, column in table[:, [0, 1, 3, 4, 5, 6, 7, 8]].tolist():
@@ -238,8 +249,7 @@ class Day:
     def _left_to_arrow(self, groups: range, places: _Numbers, out: Sequence[np.ndarray]) -> None:
         names = [name for name, column in zip(_ROOMS, out, strict=True) if len(column)]
         with parquet.naming("stays", self.path):
-            rows = self.footer.file.read_row_groups([*groups], columns=names, use_threads=False)
-            rows["place"].validate(full=True)  # of a dictionary Arrow does not look whether it has a number's word
+            rows = self.read(groups, names)
             for name, column in zip(names, out, strict=False):
                 if name == "place":
                     coded = rows[name].combine_chunks().dictionary_encode()
@@ -268,20 +278,20 @@ def _numbers(days: Sequence[Day], ends: Iterable[Any], *, inner: bool) -> Iterat
     end = stop = np.zeros(len(days), np.int64)  # of each day: the rows before are done with, and are laid
     for end_at in ends:
         desks = desks[::-1]
-        lasts = [len(day.rows) if end_at is None else bisect_left(day.footer.lowest, end_at) for day in days]
-        more = [int(day.rows[day.group : last].sum()) for day, last in zip(days, lasts, strict=True)]
+        groups = [day.until(end_at) for day in days]
+        more = [int(day.rows[some.start : some.stop].sum()) for day, some in zip(days, groups, strict=True)]
         total = int((stop - end).sum()) + sum(more)
         before, laid = laid, desks[0].rooms("laid", list(_ROOMS), list(_ROOMS.values()), total)
         if not inner:
             laid[-1] = laid[-1][:0]
         edges = np.zeros(len(days) + 1, np.int64)
         done = np.zeros(len(days), np.int64)
-        for d, (day, last) in enumerate(zip(days, lasts, strict=True)):
+        for d, day in enumerate(days):
             at, left = int(edges[d]), int(stop[d] - end[d])
             for new, old in zip(laid, before, strict=True):
                 new[at : at + left] = old[end[d] : stop[d]]
             at, begin = at + left, at
-            day.decode(last, places, desk, [column[at : at + more[d]] for column in laid])
+            day.decode(groups[d], places, desk, [column[at : at + more[d]] for column in laid])
             edges[d + 1] = at + more[d]
             mine = laid[0][begin : edges[d + 1]]
             done[d] = edges[d + 1] if end_at is None else begin + np.searchsorted(mine, end_at)
@@ -303,14 +313,9 @@ def _tables(day: Day, ends: Iterable[Any], schema: pa.Schema) -> Iterator[pa.Tab
     """A day in parts: its subscribers before each of `ends`. No row group is decoded twice."""
     rest = schema.empty_table()
     for end in ends:
-        last = len(day.rows) if end is None else bisect_left(day.footer.lowest, end)
-        if last > day.group:
+        if groups := day.until(end):
             with parquet.naming("stays", day.path):
-                groups = [*range(day.group, last)]
-                more = day.footer.file.read_row_groups(groups, columns=schema.names, use_threads=False)
-                more["place"].validate(full=True)
-                rest = pa.concat_tables([rest, more.cast(schema)])
-            day.group = last
+                rest = pa.concat_tables([rest, day.read(groups, schema.names).cast(schema)])
         before = len(rest) if end is None else bisect_left(rest["subscriber"], end, key=lambda who: who.as_py())
         yield rest.slice(0, before)
         rest = rest.slice(before)

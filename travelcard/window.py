@@ -21,11 +21,10 @@ from travelcard.stays import (
     MAX_SILENCE,
     days_of,
     id_codes,
-    join,
     place_codes,
     seconds_of,
     sorted_stays,
-    without_flicker,
+    stitched,
 )
 
 if TYPE_CHECKING:
@@ -198,9 +197,8 @@ def _visits(
             head[r] = i
             left -= i
             after = min(after, who[i] if i < end else nobody)
-        if flickers and flicker > 0:  # most have none, and are joined already
-            k = without_flicker(s_place, s_arrive, s_depart, s_pings, s_inner, 0, k, flicker)
-            k = join(s_place, s_arrive, s_depart, s_pings, s_inner, 0, k, max_silence)
+        if flickers:  # most have none, and are joined already
+            k = stitched(s_place, s_arrive, s_depart, s_pings, s_inner, 0, k, max_silence, flicker)
         d = 0
         for i in range(k):
             x = spot[slot[np.uint16(s_place[i])]]
@@ -307,6 +305,7 @@ def visits_of(
     ]  # fmt: skip
     for column in columns:  # some are Arrow's memory and some copies: one compiled kernel for all
         column.setflags(write=False)
+    abroad = np.array([is_abroad(code) for code in runs.codes], np.bool_)
     desk, most = desk or Desk(), int((runs.ends - runs.begins).sum())
     out_people, out_places = (
         tuple(desk.room(f"visits' {name}", most, kind) for name, kind in kinds.items()) for kinds in (_PEOPLE, _PLACES)
@@ -315,7 +314,7 @@ def visits_of(
         *columns,
         np.empty(0, np.bool_) if corrections is None else standing(runs, corrections, tz),
         midnights(window_of(as_of, policy.days)[0], policy.days, tz) * 1_000_000,
-        np.array([is_abroad(code) for code in runs.codes], np.bool_),
+        abroad,
         RULES.index(policy.rule),
         whole_seconds(policy.min_stay, "min_stay") * 1_000_000,
         whole_seconds(policy.flicker, "flicker") * 1_000_000,
@@ -328,12 +327,12 @@ def visits_of(
     )
     who, days_seen, places = (column[:people].copy() for column in out_people)
     place, *found = (column[:out].copy() for column in out_places)
-    codes = tuple(sorted(runs.codes))
-    rank = {code: i for i, code in enumerate(codes)}
-    place = np.array([rank[code] for code in runs.codes], np.int16)[place]
-    abroad = np.array([is_abroad(code) for code in codes], np.bool_)
+    order = sorted(range(len(runs.codes)), key=runs.codes.__getitem__)
+    codes, rank = tuple(runs.codes[i] for i in order), np.empty(len(order), np.int16)
+    rank[order] = np.arange(len(order))
     subscribers = pa.array(who) if runs.names is None else runs.names.take(pa.array(who))
-    return Visits(subscribers, days_seen, codes, abroad, np.repeat(np.arange(len(who)), places), place, *found)
+    who = np.repeat(np.arange(len(who)), places)
+    return Visits(subscribers, days_seen, codes, abroad[order], who, rank[place], *found)
 
 
 def standing(runs: Runs, corrections: Any, tz: str) -> NDArray[np.bool_]:
