@@ -38,13 +38,13 @@ STAGES = (  # stage, module, name of the function
     ("not plainly clean rows", "travelcard.ingest", "decided"),
     ("not plainly clean rows", "travelcard.buckets", "Arena.put"),
     ("number subscribers", "travelcard.stays", "_number"),
-    ("number subscribers", "travelcard.stays", "_moved"),
+    ("number subscribers", "travelcard.stays", "_move"),
     ("counting sort", "travelcard.stays", "_lay"),
     ("runs", "travelcard.stays", "_runs"),
     ("table, write", "travelcard.batch", "stays_table"),
     ("table, write", "travelcard.store", "Store.write"),
     ("table, write", "travelcard.store", "Store.publish"),
-    (START, "numba.core.dispatcher", "_DispatcherBase._compile_for_args"),  # compiled code is loaded at its first call
+    (START, "travelcard.compiled", "Kernel._loaded"),  # compiled code is loaded at its first call
 )
 
 

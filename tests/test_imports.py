@@ -175,19 +175,3 @@ def test_functions_keep_their_names_however_their_modules_are_loaded():
     assert python(f"import travelcard as tc\nimport travelcard.window, travelcard.stays\n{print_them}") == expected
     assert python(f"from travelcard.window import visits\nimport travelcard as tc\n{print_them}") == expected
     assert python(f"import travelcard as tc\ntc.stays, tc.visits\nimport travelcard.stays\n{print_them}") == expected
-
-
-def test_a_machine_without_a_writable_cache_still_works():
-    """Numba is left without a folder for its cache; the loop is compiled all the same."""
-    code = """
-import numba.core.caching as caching
-(getattr(caching, "CacheImpl", None) or caching._CacheImpl)._locator_classes = []
-from travelcard.compiled import compiled
-
-@compiled
-def double(n):
-    return 2 * n
-
-print(double(21), sum(double.stats.cache_hits.values()))
-"""
-    assert python(code).split() == ["42", "0"]

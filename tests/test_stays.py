@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
+import numpy as np
 import oracle
 import polars as pl
 import pyarrow as pa
@@ -29,6 +30,7 @@ from strategies import (
 
 import travelcard as tc
 from travelcard.errors import InputError
+from travelcard.stays import _in_order
 
 HOUR = 3600
 NOON = int(datetime(2022, 3, 14, 4, tzinfo=UTC).timestamp())  # noon in Shanghai
@@ -385,3 +387,15 @@ def test_integers_and_strings_do_not_mix():
 @pytest.mark.parametrize("thing", [None, 7, "pings.parquet", [1, 2]])
 def test_what_is_no_table_is_refused(thing):
     assert "table" in refusal(tc.stays, thing)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1)) | st.lists(st.integers(0, 3)), st.booleans())
+@example([*range(400, 0, -1)], False)  # so far from order that it is not sorted by neighbours
+@example([n * 7919 % 1009 for n in range(1009)], False)
+@example([5] * 300 + [*range(300)], True)
+def test_events_in_any_order_are_sorted(values, nearly):
+    events = np.array(sorted(values) if nearly else values, np.uint32)
+    if nearly:
+        events[:2] = events[:2][::-1]
+    _in_order(events)
+    assert events.tolist() == sorted(values)

@@ -155,13 +155,15 @@ def _label(
 
 
 @compiled
-def _mark_far(box, lat0, lon0, size, cols, reach):
-    """Write FAR into the boxes without an answer from no point of which `_nearest` could see an edge within `reach`."""
+def _mark_far(box, lat0, lon0, size, cols, reach, seen, near):
+    """Write FAR into the boxes without an answer from no point of which `_nearest` could see an edge within `reach`.
+
+    `seen` and `near` are room, one for each column.
+    """
     rows = len(box) // cols
     dy = reach / 110_500.0  # as in `_nearest`
     up = int(np.ceil(dy / size)) + 1  # rows and columns that the search may visit, and one for rounding
-    seen = np.full(cols, -1 - up, np.int64)  # the newest row with an edge in each column, up to `up` rows ahead
-    near = np.empty(cols, np.bool_)
+    seen[:] = -1 - up  # the newest row with an edge in each column, up to `up` rows ahead
     for r in range(-up, rows):
         ahead = r + up
         if ahead < rows:
@@ -427,7 +429,7 @@ class Borders:
         count, undecided = _label(box.copy(), *rest, edge_start, edge_owner, none)
         found = np.empty((count + 1, 3), np.int32)  # one more: a box with one answer is written, then taken back
         _label(box, *rest, edge_start, edge_owner, found)
-        _mark_far(box, lat0, lon0, size, cols, REACH)
+        _mark_far(box, lat0, lon0, size, cols, REACH, np.empty(cols, np.int64), np.empty(cols, np.bool_))
         found = found[:count][np.argsort(found[:count, 0], kind="stable")]
         return cls(
             polygons,

@@ -99,7 +99,8 @@ def _name_on(data, offsets, begin, n, table, starts, arena, out, words):
             k = np.int64(n)
             table[h, 0], table[h, 1], table[h, 2], table[h, 3] = word, first, second, length << 32 | k
             starts[k + 1] = starts[k] + length
-            arena[starts[k] : starts[k + 1]] = data[a:b]
+            for j in range(length):
+                arena[starts[k] + j] = data[a + j]
             n += 1
         out[i] = k
     return len(out), n
@@ -114,7 +115,8 @@ def _laid_anew(table, larger):
             h = table[slot, 0] & mask
             while larger[h, 3] != -1:
                 h = (h + 1) & mask
-            larger[h] = table[slot]
+            for field in range(4):
+                larger[h, field] = table[slot, field]
 
 
 class Names:
@@ -186,7 +188,8 @@ def _lay_chunks(source, starts, rows, to, width, ranks, bits, out):
     for k in range(len(rows)):
         a, b, n = starts[k], to[k] * width, rows[k] * width
         mine = out[b : b + n]
-        mine[:] = source[a : a + n]
+        for i in range(n):
+            mine[i] = source[a + i]
         if len(ranks):
             renumber(mine, ranks, bits)
 

@@ -45,6 +45,7 @@ else:
 
 __all__ = ["read_pings"]
 
+_DAYS_BEFORE = np.array([0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365])  # a month
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 QUARTERS = 100  # of an hour, that the longest day has: 25 hours
 _BLOCK = 1 << 18  # rows decided at a time: what is made once a block no longer counts, and it is some 30 MB
@@ -89,12 +90,11 @@ def _digits(data, at, n):
 
 
 @compiled
-def _plain_iso(data, offsets, seconds):
+def _plain_iso(data, offsets, seconds, kinds):
     """Seconds of texts in the commonest form, 2022-03-14T09:00:00.5+08:00, and for each: 1 = UTC, 2 = without an
-    offset, 0 = in another form, to be read by `_iso_seconds`.
+    offset, 0, as it was, = in another form, to be read by `_iso_seconds`.
     """
-    kinds = np.zeros(len(seconds), np.int8)
-    days_before = np.array([0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334, 365])
+    days_before = _DAYS_BEFORE
     for i in range(len(seconds)):
         a, b = np.int64(offsets[i]), np.int64(offsets[i + 1])
         if b - a < 19 or data[a + 4] != 45 or data[a + 7] != 45 or data[a + 13] != 58 or data[a + 16] != 58:
@@ -125,13 +125,13 @@ def _plain_iso(data, offsets, seconds):
             local -= (44 - np.int64(data[a])) * (3600 * hour + 60 * minute)
             kinds[i] = 1
         seconds[i] = local
-    return kinds
 
 
 def _text_times(text: pa.Array, timezone: str | None) -> tuple[np.ndarray, bool]:
     """(UTC seconds of ISO 8601 texts, `_BAD_TIME` where there are none; whether UTC is a guess)."""
     seconds = np.empty(len(text), np.int64)
-    kinds = _plain_iso(*text_bytes(text), seconds)
+    kinds = np.zeros(len(text), np.int8)
+    _plain_iso(*text_bytes(text), seconds, kinds)
     local = timezone not in (None, "UTC")
     other = np.flatnonzero(kinds != 1 if local else kinds == 0)
     offset = bool((kinds == 1).any())
@@ -185,10 +185,8 @@ def second_of(since: np.uint64, unit: int) -> np.uint64:
 
 
 @compiled
-def _events(ids, times, unit, start, length, locations):
-    """(event of every ping, rejected per reason): the first reason that applies, in the order of REASONS."""
-    events = np.empty(len(ids), np.uint32)
-    counts = np.zeros(8, np.int64)
+def _events(ids, times, unit, start, length, locations, events, counts):
+    """Write the event of every ping and count those rejected for each reason: the first that applies, as in REASONS."""
     begin, span = start * unit, np.uint64(length * unit)
     for i in range(len(ids)):
         since = np.uint64(times[i] - begin)
@@ -207,7 +205,6 @@ def _events(ids, times, unit, start, length, locations):
             continue
         counts[reason] += 1
         events[i] = np.uint32(REJECTED + reason)
-    return events, counts
 
 
 @compiled
@@ -343,7 +340,8 @@ def decided(batch: Batch, reading: Reading, sieve: Sieve) -> Sifted:
         usable = np.where(ids.is_valid().to_numpy(zero_copy_only=False), 0, -1)
     times, unit, guessed = _times(columns["time"], reading)
     locations, by_position = locations_of(columns, len(batch), sieve)
-    events, rejected = _events(usable, times, unit, sieve.start, sieve.length, locations)
+    events, rejected = np.empty(len(batch), np.uint32), np.zeros(len(REASONS), np.int64)
+    _events(usable, times, unit, sieve.start, sieve.length, locations, events, rejected)
     quarter = (events[events < REJECTED] >> np.uint32(SECOND_SHIFT)) // np.uint32(900)
     counts = Counts(read=len(batch), rejected=rejected, quarters=np.bincount(quarter, minlength=QUARTERS))
     if by_position is not None:

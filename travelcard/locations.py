@@ -66,13 +66,11 @@ _KEYS = np.uint64(1 << 46)  # ids counted from the smallest one; an inventory th
 
 
 @compiled
-def _located(places: np.ndarray, inner: np.ndarray, meaning: np.ndarray) -> np.ndarray:
-    """The location of each cell; `meaning` has that of each place where the cell is not inner."""
-    out = np.empty(len(places), np.int16)
+def _located(places: np.ndarray, inner: np.ndarray, meaning: np.ndarray, out: np.ndarray) -> None:
+    """Write the location of each cell; `meaning` has that of each place where the cell is not inner."""
     for row in range(len(places)):
         location = meaning[places[row]]
         out[row] = location + inner[row] if location >= 0 else location
-    return out
 
 
 @compiled
@@ -145,18 +143,18 @@ def location_of(cell: int, base: int, table: np.ndarray, shift: np.uint64) -> in
 
 def find(cells: np.ndarray, sieve: Sieve) -> np.ndarray:
     """The locations of cells by their ids."""
-    return np.asarray(_find(cells, sieve.cell_base, sieve.cell_table))
+    out = np.empty(len(cells), np.int32)
+    _find(cells, sieve.cell_base, sieve.cell_table, out)
+    return out
 
 
 @compiled
-def _find(cells: np.ndarray, base: int, table: np.ndarray) -> np.ndarray:
+def _find(cells: np.ndarray, base: int, table: np.ndarray, out: np.ndarray) -> None:
     """`location_of` for an array."""
-    out = np.empty(len(cells), np.int32)
     shift = shift_of(table)
     for i in range(len(cells)):
         expect(cells, i, base, table, shift)
         out[i] = location_of(cells[i], base, table, shift)
-    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +205,8 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
         ids = ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
         meaning = np.full(nowhere + 1, _NOWHERE, np.int16)
         meaning[named] = [2 * index[code] for code in known]
-        locations = _located(row.to_numpy(), pc.fill_null(valid["inner"], False).to_numpy(), meaning)
+        locations = np.empty(len(ids), np.int16)
+        _located(row.to_numpy(), pc.fill_null(valid["inner"], False).to_numpy(), meaning, locations)
         if pa.types.is_integer(ids.type) and len(ids):
             keys = ids.to_numpy()
             usable = keys >= 0  # no ping's cell is below zero
@@ -255,19 +254,20 @@ def silent(sieve: Sieve) -> pa.Array | None:
         return None
     if not len(sieve.cell_table):
         return sieve.cells.filter(pa.array(~sieve.named))
-    cells = _silent(sieve.cell_table, sieve.cell_base, np.empty(len(sieve.cells), np.int64))
+    cells = np.empty(len(sieve.cells), np.int64)
+    cells = cells[: _silent(sieve.cell_table, sieve.cell_base, cells)]
     cells.sort()
     return pa.array(cells)
 
 
 @compiled
-def _silent(table: np.ndarray, base: int, out: np.ndarray) -> np.ndarray:
+def _silent(table: np.ndarray, base: int, out: np.ndarray) -> int:
     n = 0
     for slot in table:
         if slot != -1 and slot & _SEEN == 0:
             out[n] = (slot >> 17) + base
             n += 1
-    return out[:n]
+    return n
 
 
 def seen(sieve: Sieve) -> np.ndarray:
@@ -317,9 +317,8 @@ def floats(array: pa.Array, null: float = np.nan) -> np.ndarray:
 
 
 @compiled
-def _meant(good: np.ndarray, place: np.ndarray, inner: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """The location of each position: `index` has that of each place where the position is not inner."""
-    out = np.empty(len(place), np.int32)
+def _meant(good: np.ndarray, place: np.ndarray, inner: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
+    """Write the location of each position: `index` has that of each place where the position is not inner."""
     for i in range(len(place)):
         if not good[i]:
             out[i] = -1 - _BAD_POSITION
@@ -327,7 +326,6 @@ def _meant(good: np.ndarray, place: np.ndarray, inner: np.ndarray, index: np.nda
             out[i] = _NOWHERE
         else:
             out[i] = index[place[i]] + inner[i]
-    return out
 
 
 def by_position(lat: np.ndarray, lon: np.ndarray, accuracy: np.ndarray | None, sieve: Sieve) -> np.ndarray:
@@ -340,7 +338,9 @@ def by_position(lat: np.ndarray, lon: np.ndarray, accuracy: np.ndarray | None, s
     if not good.all():
         lat, radius = np.where(good, lat, np.nan), np.where(good, radius, 0.0)
     place, inner = sieve.places.located(lat, lon, radius)
-    return np.asarray(_meant(good, place, inner, 2 * sieve.place_index))
+    out = np.empty(len(lat), np.int32)
+    _meant(good, place, inner, 2 * sieve.place_index, out)
+    return out
 
 
 def by_plmn(plmn: pa.Array, sieve: Sieve) -> np.ndarray:

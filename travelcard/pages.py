@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from isal.isal_zlib import crc32
 
-from travelcard.compiled import compiled, copy_bytes
+from travelcard.compiled import compiled, copy_bytes, scratch
 from travelcard.schema import decoded_as
 from travelcard.snappy import unpacked
 
@@ -29,6 +29,7 @@ __all__ = [
     "Column",
     "Desk",
     "chunk_of",
+    "header_room",
     "opened",
     "page_at",
     "plain",
@@ -69,7 +70,7 @@ def _header(data: np.ndarray, at: int, end: int, fields: np.ndarray) -> int:
     `fields` gets its numbers and truths in row 0, and those of a struct within it in the row of its field.
     """
     fields[:] = _NONE
-    above = np.zeros(4, np.int64)  # of each struct that is open, the field in which it stands
+    above = scratch(4, np.int64)  # of each struct that is open, the field in which it stands
     depth = row = field = 0
     while at < end:
         head = int(data[at])
@@ -106,6 +107,11 @@ def _header(data: np.ndarray, at: int, end: int, fields: np.ndarray) -> int:
     return -1
 
 
+def header_room() -> np.ndarray:
+    """Room for the header of a page."""
+    return np.empty((9, 9), np.int64)
+
+
 @compiled
 def page_at(
     data: np.ndarray, at: int, end: int, optional: bool, packed: bool, fields: np.ndarray, row: np.ndarray
@@ -140,14 +146,14 @@ def page_at(
         return FOREIGN
     kind = DICTIONARY if encoding < 0 else PLAIN if encoding == _PLAIN else DELTA if encoding == _DELTA else INDICES
     crc = fields[0, _CRC] & 0xFFFFFFFF if fields[0, _CRC] != _NONE else -1
-    row[:PAGE] = (kind, rows, levels, at, at + length, size, raw, crc)
+    row[0], row[1], row[2], row[3] = kind, rows, levels, at
+    row[4], row[5], row[6], row[7] = at + length, size, raw, crc
     return at + length
 
 
 @compiled
-def _layout(data: np.ndarray, optional: bool, packed: bool, table: np.ndarray) -> int:
-    """Find the pages of a column chunk: how many there are, or SHORT, UNSOUND or FOREIGN. A row as of `page_at`."""
-    fields = np.empty((9, 9), np.int64)
+def _layout(data: np.ndarray, optional: bool, packed: bool, fields: np.ndarray, table: np.ndarray) -> int:
+    """Find the pages of a column chunk: how many there are, or SHORT, UNSOUND or FOREIGN. As `page_at` for each."""
     at, n = 0, 0
     while at < len(data):
         if n == len(table):
@@ -211,6 +217,13 @@ def opened(column, page):
     return True, column.room, last - size, last
 
 
+@compiled
+def _where(column, page):
+    """Of a page, decompressed: (whether that could be done, where it begins and ends)."""
+    sound, _, begin, end = opened(column, page)
+    return sound, begin, end
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A column of a row group: its name in its file, what it is decoded as, its pages."""
@@ -221,12 +234,12 @@ class Chunk:
 
     def page(self, page: int) -> tuple[np.ndarray, np.ndarray]:
         """(bytes, a page in them as the `_layout` has it). Raises `ArrowInvalid` where it cannot be decompressed."""
-        sound, data, begin, end = opened(self.column, page)
+        sound, begin, end = _where(self.column, page)
         if not sound:
             raise pa.ArrowInvalid(f"a page of {self.path} cannot be decompressed to what its header says")
         where = self.column.pages[page].copy()
         where[3:5] = begin, end
-        return data, where
+        return (self.column.raw if where[6] == where[5] else self.column.room), where
 
 
 def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: Desk, name: str) -> Chunk | None:
@@ -245,7 +258,7 @@ def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: De
     while n == SHORT:
         most *= 4
         table = np.empty((most, 8), np.int64)
-        n = _layout(raw[:size], field.nullable, chunk.compression != "UNCOMPRESSED", table)
+        n = _layout(raw[:size], field.nullable, chunk.compression != "UNCOMPRESSED", header_room(), table)
     if n == FOREIGN:
         return None
     if n == UNSOUND:

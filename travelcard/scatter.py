@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from travelcard.compiled import compiled, shift_of, word_at
+from travelcard.compiled import compiled, scratch, shift_of, word_at
 from travelcard.decode import NONE, indices_of, numbers_of, spread
 from travelcard.locations import MISSING, UNSEEN, expect, location_of
 from travelcard.pages import DICTIONARY, INDICES, opened
@@ -112,7 +112,7 @@ def _scatter(chunks, ids, packed, bucket, piece, row, rest, left):
 @compiled
 def put_rows(chunks, words, ids, events, shift, piece, row):
     """Write the rows that are not rejected, from a row on: the row reached, all or where the chunks ended."""
-    packed, bucket, rest = np.empty(_STRIDE, np.uint64), np.empty(_STRIDE, np.int32), np.empty(_STRIDE, np.int32)
+    packed, bucket, rest = scratch(_STRIDE, np.uint64), scratch(_STRIDE, np.int32), scratch(_STRIDE, np.int32)
     low = np.uint64((1 << SECOND_SHIFT) - 1)
     while row < len(events):
         n = min(_STRIDE, len(events) - row)
@@ -137,7 +137,7 @@ def put_numbers(chunks, most, ids, words, times, locations, day, piece, quarters
     how many ids there may be from the chunks' base on. The pings of each quarter of an hour are counted in `quarters`.
     Numbers are bytes and where they begin.
     """
-    packed, bucket = np.empty(_STRIDE, np.uint64), np.empty(_STRIDE, np.int32)
+    packed, bucket = scratch(_STRIDE, np.uint64), scratch(_STRIDE, np.int32)
     row = 0
     while row < len(locations):
         n = min(_STRIDE, len(locations) - row)
@@ -217,9 +217,8 @@ def _located(column, page, space, meaning, base, table):
         return True
     sound, data, at = numbers_of(column, page, space, space.cells)
     cells = space.cells[:n]
-    known[:] = space.valid[:n]
     for i in range(n if sound else 0):
-        cells[i] = np.int64(word_at(data, at + 8 * i))
+        known[i], cells[i] = space.valid[i], np.int64(word_at(data, at + 8 * i))
     for i in range(n if sound else 0):
         expect(cells, i, base, table, shift)
         locations[i] = location_of(cells[i], base, table, shift) if known[i] else MISSING

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from travelcard.compiled import compiled, of_four, prefetch, shift_of, slot_of
+from travelcard.compiled import compiled, of_four, prefetch, scratch, shift_of, slot_of
 from travelcard.errors import InputError
 from travelcard.memory import pages, words
 from travelcard.schema import (
@@ -73,7 +73,7 @@ def _number(pings, row, table, known, bits):
     """
     mask, shift = np.uint64(len(table) - 1), shift_of(table)
     low = (_ONE << bits) - _ONE
-    slots = np.empty(_STRIDE, np.uint64)
+    slots = scratch(_STRIDE, np.uint64)
     while row < len(pings):
         some = pings[row : row + _STRIDE]
         for i in range(len(some)):
@@ -100,17 +100,15 @@ def _number(pings, row, table, known, bits):
 
 
 @compiled
-def _moved(table, larger):
-    """Lay the subscribers of a table into a larger one, empty so far: the new number of each old one."""
+def _move(table, larger, moved):
+    """Lay the subscribers of a table into a larger one, empty so far, and write the new number of each old one."""
     mask, shift = np.uint64(len(larger) - 1), shift_of(larger)
-    moved = np.zeros(len(table), np.int64)
     for slot in range(len(table)):
         if table[slot]:
             h = slot_of(table[slot] >> _COUNT, shift)
             while larger[h]:
                 h = (h + _ONE) & mask
             larger[h], moved[slot] = table[slot], h
-    return moved
 
 
 @compiled
@@ -135,6 +133,28 @@ def _lay(pings, bits, fill, laid):
         k = fill[h]
         fill[h] = k + _ONE
         laid[k] = pings[i] & low
+
+
+@compiled
+def _heaped(events: np.ndarray) -> None:
+    """Sort events that may be in any order, in place: of a heap, the largest is taken to the end again and again."""
+    n = len(events)
+    first, end = n // 2, n
+    while end > 1:
+        if first > 0:  # what is from here on becomes a heap
+            first -= 1
+        else:
+            end -= 1
+            events[0], events[end] = events[end], events[0]
+        above = first
+        while 2 * above + 1 < end:
+            below = 2 * above + 1
+            if below + 1 < end and events[below + 1] > events[below]:
+                below += 1
+            if events[above] >= events[below]:
+                break
+            events[above], events[below] = events[below], events[above]
+            above = below
 
 
 @compiled
@@ -168,7 +188,7 @@ def _in_order(events: np.ndarray) -> None:
         events[j + 1] = event
         budget -= i - 1 - j
         if budget < 0:
-            events.sort()
+            _heaped(events)
             return
 
 
@@ -256,8 +276,9 @@ def stays_of_bucket(
         row, known = _number(pings, row, room.table, known, bits)
         if row == len(pings):
             break
-        larger = words(2 * len(room.table))
-        renumber(pings[:row], _moved(room.table, larger), bits)
+        larger, moved = words(2 * len(room.table)), np.empty(len(room.table), np.int64)
+        _move(room.table, larger, moved)
+        renumber(pings[:row], moved, bits)
         room.table = larger
     slots = np.flatnonzero(room.table)
     ids = (room.table[slots] >> _COUNT).astype(np.int64) + (packing.base - 1)

@@ -58,6 +58,8 @@ _BOX = 0.2  # degrees: the grid in which a train finds its next cell
 _PLMNS = (0x46000, 0x46001, 0x46011, 0x46002, 0x46007, 0x46015)
 _CHINA = ZoneInfo("Asia/Shanghai")  # no clock change since 1991: every day that a card can cover has 86,400 seconds
 _DAY = 86_400
+_PLAN = 8, 5  # of a subscriber's day: the most parts that it has, and what is known of each
+_ROW = np.int32, np.int64, np.int32, np.uint8, np.uint16  # see _pings
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
@@ -300,12 +302,11 @@ def _served(net, own, day, seg, n, t, flicker):
 
 
 @compiled
-def _true_stays(net, base, lo, hi, day, abroad):
-    """The places of subscribers lo..hi on a day: (subscriber, place, first second, last second), in order."""
-    size = (hi - lo) * 8 + 1024
-    who, place = np.empty(size, np.int64), np.empty(size, np.int32)
-    arrive, depart = np.empty(size, np.int32), np.empty(size, np.int32)
-    seg = np.empty((8, 5), np.int64)
+def _true_stays(net, base, lo, hi, day, abroad, seg, who, place, arrive, depart):
+    """Write the places of subscribers lo..hi on a day, in order, and the first and last second there: how many.
+
+    Where there are more than the arrays hold, -1. `seg` is room for a day's `_plan`.
+    """
     rows = 0
     for i in range(lo, hi):
         kind, home, own = _person(net, base, i)
@@ -327,29 +328,25 @@ def _true_stays(net, base, lo, hi, day, abroad):
                     if rows > first and place[rows - 1] == here and depart[rows - 1] == t - 1:
                         depart[rows - 1] = until - 1
                     else:
-                        if rows == size:
-                            size *= 2
-                            who, place = _longer(who), _longer(place)
-                            arrive, depart = _longer(arrive), _longer(depart)
+                        if rows == len(who):
+                            return -1
                         who[rows], place[rows], arrive[rows], depart[rows] = i, here, t, until - 1
                         rows += 1
                 t = until
-    return who[:rows], place[:rows], arrive[:rows], depart[:rows]
+    return rows
 
 
 @compiled
-def _longer(array):
-    out = np.empty(2 * len(array), array.dtype)
-    out[: len(array)] = array
-    return out
+def _write_who(net, base, lo, kinds, homes):
+    for i in range(len(kinds)):
+        kind, home, _ = _person(net, base, lo + i)
+        kinds[i], homes[i] = kind, net.place[home]
 
 
-@compiled
-def _who(net, base, lo, hi):
+def _who(country: Country, lo: int, hi: int) -> tuple[np.ndarray, np.ndarray]:
+    """(kinds, homes) of subscribers lo..hi."""
     kinds, homes = np.empty(hi - lo, np.int8), np.empty(hi - lo, np.int32)
-    for i in range(lo, hi):
-        kind, home, _ = _person(net, base, i)
-        kinds[i - lo], homes[i - lo] = kind, net.place[home]
+    _write_who(country.net, _base(country.seed), lo, kinds, homes)
     return kinds, homes
 
 
@@ -377,20 +374,18 @@ def _second(share, cdf):
 
 
 @compiled
-def _pings(net, base, subscribers, day, rate, cdf, windows, deal, flicker, faults, reasons, first_bad, capacity):
-    """The rows of one part of a file: (who, microsecond of the local day, cell, fault, sort key) or none if too many.
+def _pings(net, base, subscribers, day, rate, cdf, windows, deal, flicker, faults, reasons, first_bad, seg, out):
+    """Write the rows of one part of a file, (who, microsecond of the local day, cell, fault, sort key): how many.
 
     A subscriber's day is cut into strata of equal activity, each with a burst of one to three pings at a random
     moment: to fill a window only the strata that meet it are looked at. `windows` is one row per slice of the day
     whose pings reach this file (its own, and those before it, late): slice, from, to, slices of delay, last slice.
     `deal` (part, parts) picks rows by hash instead of by time when parts > 0.
 
-    A fault is its index in `REASONS` + 1, and 16 times a variant.
+    Where there are more than `out` holds, -1. A fault is its index in `REASONS` + 1, and 16 times a variant. `seg` is
+    room for a day's `_plan`.
     """
-    who, micro = np.empty(capacity, np.int32), np.empty(capacity, np.int64)
-    cells, fault = np.empty(capacity, np.int32), np.empty(capacity, np.uint8)
-    keys = np.empty(capacity, np.uint16)
-    seg = np.empty((8, 5), np.int64)
+    who, micro, cells, fault, keys = out
     rows = 0
     for i in range(subscribers):
         kind, home, own = np.int64(0), np.int64(0), _mix(base, i)
@@ -432,8 +427,8 @@ def _pings(net, base, subscribers, day, rate, cdf, windows, deal, flicker, fault
                     if cell == -1:
                         continue
                     for copy in range(2 if ping % np.uint64(500) == 0 else 1):  # a duplicate follows its ping
-                        if rows == capacity:
-                            return who[:0], micro[:0], cells[:0], fault[:0], keys[:0], False
+                        if rows == len(who):
+                            return -1
                         x = _mix(ping, 10 + copy)
                         what = 0
                         c = cell
@@ -457,22 +452,7 @@ def _pings(net, base, subscribers, day, rate, cdf, windows, deal, flicker, fault
                             moment = min(t // 1_000_000 - a + np.int64(x >> np.uint64(48)) % 60, b - a - 1)
                             keys[rows] = moment * 65_535 // (b - a)
                         rows += 1
-    return who[:rows], micro[:rows], cells[:rows], fault[:rows], keys[:rows], True
-
-
-@compiled
-def _ordered(who, micro, cells, fault, keys):
-    """The rows in the order of their keys, equal keys as they were: one counting sort."""
-    at = np.zeros(65_537, np.int64)
-    for key in keys:
-        at[np.int64(key) + 1] += 1
-    at = np.cumsum(at)
-    out = np.empty_like(who), np.empty_like(micro), np.empty_like(cells), np.empty_like(fault)
-    for i in range(len(keys)):
-        k = at[keys[i]]
-        at[keys[i]] = k + 1
-        out[0][k], out[1][k], out[2][k], out[3][k] = who[i], micro[i], cells[i], fault[i]
-    return out
+    return rows
 
 
 # ----------------------------------------------------------------------------------------------------------- network
@@ -711,7 +691,7 @@ def network(places: Places, *, cells: int, seed: int = 0) -> pa.Table:
 def people(country: Country, start: int = 0, stop: int | None = None) -> pa.Table:
     """Who the subscribers `start` to `stop` are: subscriber, kind (one of `KINDS`), home (place code)."""
     stop = country.subscribers if stop is None else min(stop, country.subscribers)
-    kinds, homes = _who(country.net, _base(country.seed), start, stop)
+    kinds, homes = _who(country, start, stop)
     return pa.table(
         {
             "subscriber": _subscribers(country, np.arange(start, stop)),
@@ -832,9 +812,10 @@ def _parts(country: Country, feed: _Feed, day: date, file: int) -> Iterator[tupl
         deal = (0, 0)
         if feed.order == "shuffled":
             windows, deal = [(0, 0, _DAY, 0, 0)], (file * parts + j, feed.files * parts)
-        done = False
-        while not done:
-            who, micro, cells, fault, keys, done = _pings(
+        count = -1
+        while count < 0:
+            out = tuple(np.empty(capacity, kind) for kind in _ROW)
+            count = _pings(
                 country.net,
                 _base(country.seed),
                 country.subscribers,
@@ -847,11 +828,13 @@ def _parts(country: Country, feed: _Feed, day: date, file: int) -> Iterator[tupl
                 feed.faults,
                 reasons,
                 bad,
-                capacity,
+                np.empty(_PLAN, np.int64),
+                out,
             )
-            capacity = capacity if done else 2 * capacity
-        columns = _ordered(who, micro, cells, fault, keys)
-        for a in range(0, len(keys), _ROW_GROUP):
+            capacity = capacity if count >= 0 else 2 * capacity
+        order = np.argsort(out[-1][:count], kind="stable")
+        columns = [column[:count][order] for column in out[:-1]]
+        for a in range(0, count, _ROW_GROUP):
             yield tuple(column[a : a + _ROW_GROUP] for column in columns)
 
 
@@ -891,8 +874,13 @@ def _write_stays(country: Country, day: date, path: Path) -> None:
         for a in range(0, country.subscribers, _CROWD):
             b = min(a + _CROWD, country.subscribers)
             number = (day - date(1970, 1, 1)).days
-            who, place, arrive, depart = _true_stays(country.net, _base(country.seed), a, b, number, abroad)
-            times = [pa.array(_midnight(day) + t * np.int64(1_000_000)).view(SECONDS) for t in (arrive, depart)]
+            size, rows, plan = 8 * (b - a) + 1024, -1, np.empty(_PLAN, np.int64)
+            while rows < 0:
+                out = [np.empty(size, kind) for kind in (np.int64, np.int32, np.int64, np.int64)]
+                rows = _true_stays(country.net, _base(country.seed), a, b, number, abroad, plan, *out)
+                size *= 2
+            who, place, arrive, depart = (column[:rows] for column in out)
+            times = [pa.array(_midnight(day) + t * 1_000_000).view(SECONDS) for t in (arrive, depart)]
             place = pa.array(country.codes).take(pa.array(place))
             writer.write_table(pa.Table.from_arrays([_subscribers(country, who), place, *times], schema=schema))
 
@@ -1019,7 +1007,7 @@ def write(
         inner = np.zeros(len(made.lat), np.bool_)
         inner[:n] = made.places.inner(made.lat[:n], made.lon[:n], made.range[:n], made.net.place) & (where[:n] >= 0)
     crowds = [(a, min(a + _CROWD, subscribers)) for a in range(0, subscribers, _CROWD)]
-    roams = any((_who(made.net, _base(seed), a, b)[0] == KINDS.index("roamer")).any() for a, b in crowds)
+    roams = any((_who(made, a, b)[0] == KINDS.index("roamer")).any() for a, b in crowds)
     feed = _Feed(float(pings_per_subscriber), files, order, kind, format, faults, roams, inner)
 
     for day in days:

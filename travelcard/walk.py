@@ -15,9 +15,9 @@ import pyarrow as pa
 from isal.isal_zlib import crc32
 
 from travelcard import parquet
-from travelcard.compiled import compiled, copy_bytes, word_at
+from travelcard.compiled import compiled, copy_bytes, scratch, word_at
 from travelcard.decode import indices_of
-from travelcard.pages import DELTA, DICTIONARY, INDICES, PADDING, PAGE, UNSOUND, Desk, page_at, varint
+from travelcard.pages import DELTA, DICTIONARY, INDICES, PADDING, PAGE, UNSOUND, Desk, header_room, page_at, varint
 from travelcard.schema import STAYS
 from travelcard.snappy import unpacked
 from travelcard.window import Runs, runs_of
@@ -73,12 +73,12 @@ def _summed(data, at, end, out):
 
 
 @compiled
-def _paged(data, starts, rows, columns, table):
+def _paged(data, starts, rows, columns, fields, table):
     """Find the pages of the first columns in row groups that begin at these bytes: how many, below zero where it fails.
 
     A row of the table is as of `page_at`, and its column, which are in order. Only places are packed: see `_filled`.
     """
-    fields, n = np.empty((9, 9), np.int64), 0
+    n = 0
     for group in range(len(rows)):
         at = starts[group]
         for column in range(columns):
@@ -98,14 +98,15 @@ def _paged(data, starts, rows, columns, table):
 
 
 @compiled
-def _filled(data, table, meaning, room, valid, index, ids, place, arrive, depart, inner):
+def _filled(data, table, meaning, room, packed, valid, index, ids, place, arrive, depart, inner):
     """Decode pages to their columns: whether all hold what their headers say, and no row could be without a value.
 
     `meaning` are the numbers of each dictionary's words, one dictionary behind the other. Which codec a column has is
     not looked up, since Arrow ends the process where that is damaged: places in another one cannot be decompressed,
     and numbers are as long as their page and end with it.
     """
-    filled = np.zeros(6, np.int64)
+    filled = scratch(6, np.int64)
+    filled[:] = 0
     first = words = np.int64(0)  # of the dictionary that is in force
     for p in range(len(table)):
         kind, n, levels, begin, end = table[p, 0], table[p, 1], table[p, 2], table[p, 3], table[p, 4]
@@ -121,7 +122,7 @@ def _filled(data, table, meaning, room, valid, index, ids, place, arrive, depart
             source = data
             if plain < size:
                 copy_bytes(room, 0, data, begin, plain)
-                packed = np.array([[begin + plain, end, plain, size]])
+                packed[0, 0], packed[0, 1], packed[0, 2], packed[0, 3] = begin + plain, end, plain, size
                 if not unpacked(data, packed, room):
                     return False
                 source, begin, end = room, np.int64(0), size
@@ -228,7 +229,7 @@ class Day:
         if self._raw.readinto(raw[:size]) != size:
             return False
         table = desk.room("table", 2 * (columns + 1) * len(groups) * (PAGE + 1), np.int64).reshape(-1, PAGE + 1)
-        pages = _paged(raw, starts - starts[0], rows, columns, table)
+        pages = _paged(raw, starts - starts[0], rows, columns, header_room(), table)
         table = table[: max(pages, 0)]
         source = raw.data
         meaning: list[np.ndarray] = []
@@ -244,7 +245,7 @@ class Day:
         room = desk.room("page", int(table[:, 5].max(initial=0)) + PADDING)
         valid, index = desk.room("valid", longest, np.bool_), desk.room("index", longest, np.int32)
         every = np.concatenate(meaning) if meaning else np.empty(0, np.int16)
-        return pages > 0 and bool(_filled(raw, table, every, room, valid, index, *out))
+        return pages > 0 and _filled(raw, table, every, room, np.empty((1, 4), np.int64), valid, index, *out)
 
     def _left_to_arrow(self, groups: range, places: _Numbers, out: Sequence[np.ndarray]) -> None:
         names = [name for name, column in zip(_ROOMS, out, strict=True) if len(column)]

@@ -85,6 +85,8 @@ _PLACES = {
     "place": np.int16, "first": np.int64, "last": np.int64, "days": np.int32, "longest": np.int32, "transit": np.bool_,
 }  # fmt: skip
 
+_STITCHING = {"stitched place": np.int16, "arrive": np.int64, "depart": np.int64}
+
 
 @compiled
 def _most(begins, ends, who):
@@ -116,7 +118,7 @@ def _hear(who, place, arrive, inner, stands, abroad, i, end, midnight, heard):
 
 @compiled
 def _visits(
-    begins,
+    head,
     ends,
     who,
     place,
@@ -133,30 +135,32 @@ def _visits(
     border,
     abroad_counts,
     transit,
+    slot,
+    heard,
+    spot,
+    stitching,
     out_people,
     out_places,
 ):
     """Every subscriber's places of the window, from runs of day-stays, each sorted by (subscriber, arrive, place).
 
-    Run r is the rows from begins[r] to ends[r]; a subscriber's stays in it are earlier than those in run r + 1, so that
-    days are merged by walking along them. All times are microseconds. `stands` says which stays no correction
-    takes off (empty: all stand), `transit` whether places in transit are wanted; `inner` is read for `border` alone.
+    Run r is the rows from head[r], which moves on, to ends[r]; a subscriber's stays in it are earlier than those in
+    run r + 1, so that days are merged by walking along them. All times are microseconds. `stands` says which stays no
+    correction takes off (empty: all stand), `transit` whether places in transit are wanted; `inner` is read for
+    `border` alone. `slot`, of zeros, and `heard` are room for each place, `spot` and the five of `stitching`, whose
+    last two are zeros, for one subscriber's rows.
     Writes _PEOPLE of each subscriber and _PLACES of each place, and returns how many of both.
     """
     o_who, o_seen, o_places = out_people
     o_place, o_first, o_last, o_days, o_longest, o_transit = out_places
-    runs, days = len(begins), len(starts) - 1
-    most = runs * _most(begins, ends, who)
-    slot = np.zeros(len(abroad), np.uint32)  # place -> its spot among this subscriber's, 0 for none
-    spot, heard = np.empty(most + 1, _SPOT), np.empty(len(abroad), np.int64)
-    s_place, s_arrive, s_depart = np.empty(most, np.int16), np.empty(most, np.int64), np.empty(most, np.int64)
-    s_pings, s_inner = np.zeros(most, np.int32), np.zeros(most, np.int32)  # no rule counts the pings of stitched stays
-    head, left = begins.copy(), (ends - begins).sum()
-    people = out = 0
+    s_place, s_arrive, s_depart, s_pings, s_inner = stitching  # no rule counts the pings of stitched stays
+    runs, days = len(head), len(starts) - 1
+    people = out = left = 0
     nobody = np.iinfo(np.int64).max
     me = nobody
     for r in range(runs):
         me = min(me, who[head[r]] if head[r] < ends[r] else nobody)
+        left += ends[r] - head[r]
     while left:
         after = nobody  # who comes after me
         places = days_seen = k = d = 0
@@ -300,17 +304,18 @@ def visits_of(
             f"rule {policy.rule!r}, border {policy.border!r}, days {policy.days}: a policy has one of "
             f"{', '.join(RULES)}; any or inner; 1 day or more"
         )
-    columns: list[NDArray[Any]] = [
-        runs.begins, runs.ends, runs.ids, runs.place, runs.arrive, runs.depart, runs.inner,
-    ]  # fmt: skip
+    columns: list[NDArray[Any]] = [runs.ends, runs.ids, runs.place, runs.arrive, runs.depart, runs.inner]
     for column in columns:  # some are Arrow's memory and some copies: one compiled kernel for all
         column.setflags(write=False)
     abroad = np.array([is_abroad(code) for code in runs.codes], np.bool_)
-    desk, most = desk or Desk(), int((runs.ends - runs.begins).sum())
-    out_people, out_places = (
-        tuple(desk.room(f"visits' {name}", most, kind) for name, kind in kinds.items()) for kinds in (_PEOPLE, _PLACES)
+    desk, rows = desk or Desk(), int((runs.ends - runs.begins).sum())
+    most = len(runs.ends) * _most(runs.begins, runs.ends, runs.ids)
+    out_people, out_places, stitching = (
+        tuple(desk.rooms("visits'", tuple(kinds), tuple(kinds.values()), n))
+        for kinds, n in ((_PEOPLE, rows), (_PLACES, rows), (_STITCHING, most))
     )
     people, out = _visits(
+        runs.begins.copy(),
         *columns,
         np.empty(0, np.bool_) if corrections is None else standing(runs, corrections, tz),
         midnights(window_of(as_of, policy.days)[0], policy.days, tz) * 1_000_000,
@@ -322,6 +327,10 @@ def visits_of(
         policy.border == "inner",
         policy.abroad_from is None or as_of >= policy.abroad_from,
         transit,
+        np.zeros(len(abroad), np.uint32),
+        np.empty(len(abroad), np.int64),
+        desk.room("spots", most + 1, _SPOT),
+        (*stitching, np.zeros(most, np.int32), np.zeros(most, np.int32)),
         out_people,
         out_places,
     )
