@@ -122,12 +122,12 @@ def toy(tmp_path, monkeypatch):
     """Call a compiled function of a module that is imported anew: (what it returns, how often it was compiled)."""
     (tmp_path / "toy.py").write_text(TOY)
     monkeypatch.syspath_prepend(tmp_path)
-    original, compilations = compiler.machine_code, []
+    original, engine_of, compilations = compiler.machine_code, kept._engine.__wrapped__, []
     monkeypatch.setattr(compiler, "machine_code", lambda *given: compilations.append(given) or original(*given))
 
     def call() -> tuple[int, int]:
         compilations.clear()
-        engine = kept._engine.__wrapped__()  # as in a new process; what is loaded here already stays in its own
+        engine = engine_of()  # as in a new process; what is loaded here already stays in its own
         monkeypatch.setattr(kept, "_engine", lambda: engine)
         monkeypatch.delitem(sys.modules, "toy", raising=False)
         return importlib.import_module("toy").double(21), len(compilations)
