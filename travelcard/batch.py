@@ -25,7 +25,7 @@ from travelcard.decode import Block
 from travelcard.erasure import writing
 from travelcard.errors import GateError, InputError
 from travelcard.gate import Gate, accepted, measures
-from travelcard.ingest import QUARTERS, Counts, numbers, parts, refuse_misread, sift, units
+from travelcard.ingest import LOST, QUARTERS, Counts, numbers, parts, refuse_misread, sift, units
 from travelcard.ledger import Step, append, row_of
 from travelcard.locations import Inventory, Sieve, sieve, silent
 from travelcard.memory import MEMORY, arena_share, words, workers
@@ -297,8 +297,10 @@ def write_stays(
 
 def write_rejects(store: Store, day: date, tables: Sequence[pa.Table]) -> list[Written]:
     """A day's rejects to their file, if there are any."""
-    lost = pa.concat_tables([REJECTS.arrow().empty_table(), *tables])
-    lost = lost.sort_by([("file", "ascending"), ("row", "ascending")])
+    lost = pa.concat_tables([LOST.empty_table(), *tables]).unify_dictionaries().combine_chunks()
+    file = lost["file"].combine_chunks()
+    rank = np.argsort(np.argsort(file.dictionary.to_pylist()))  # of each name
+    lost = lost.take(pa.array(np.lexsort([lost["row"].to_numpy(), rank[file.indices.to_numpy()]])))
     if store.layout.pseudonyms:  # a number may stand in any column that it was read from by mistake
         lost = lost.set_column(3, lost.schema.field(3), _hidden(lost["value"]))
     return [store.write(REJECTS, lost, {"day": day})] if len(lost) else []

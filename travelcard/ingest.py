@@ -36,7 +36,7 @@ from travelcard.schema import (
     SECONDS,
     a_date,
 )
-from travelcard.sources import Batch, Piece, Reading, as_text, is_number, pieces_of, text_bytes
+from travelcard.sources import Batch, Piece, Reading, as_text, is_number, of_file, pieces_of, text_bytes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,6 +53,10 @@ _NULL_TIME, _BAD_TIME = NONE, NONE + 1
 _WITHOUT_VALUE = [REASONS.index(reason) for reason in ("null_subscriber", "null_time", "null_cell")]
 _OUTSIDE_DAY = REASONS.index("outside_day")
 _ABOUT_TIME = [REASONS.index("bad_time"), _OUTSIDE_DAY]
+_CODED = pa.dictionary(pa.int32(), pa.string())
+LOST = pa.schema(  # rejects on their way: a million paths of a file would have to be copied, and compared
+    [field.with_type(_CODED) if field.name in ("reason", "file") else field for field in REJECTS.arrow()]
+)
 
 
 # ---------------------------------------------------------------------------------------------------- when a ping was
@@ -365,31 +369,39 @@ def _count_swapped(
 
 
 def _rejects(batch: Batch, events: np.ndarray) -> pa.Table:
-    """The rejected rows of a batch: reason, file, row and the offending value as text; never the subscriber."""
+    """The rejected rows of a batch as `LOST`: reason, file, row and the offending value; never the subscriber."""
     rows = np.flatnonzero(events >= REJECTED)
-    reason = (events[rows] - np.uint32(REJECTED)).astype(np.int8)
-    none = pa.nulls(len(rows), pa.string())
-    taken = batch.take(rows)
-    lost = taken.columns
-    text = {name: as_text(column) for name, column in lost.items() if name != "time"}
-    lat, lon, accuracy = (pc.fill_null(text.get(name, none), "") for name in ("lat", "lon", "accuracy"))
-    with_accuracy = pc.if_else(pc.equal(accuracy, ""), "", pc.binary_join_element_wise("", accuracy, ","))
-    position = pc.binary_join_element_wise(pc.binary_join_element_wise(lat, lon, ","), with_accuracy, "")
-    position = pc.if_else(pc.and_(pc.equal(lat, ""), pc.equal(lon, "")), None, position)
-    where = pc.coalesce(text.get("cell", none), position, text.get("plmn", none))
-    about_time = pa.array(np.isin(reason, _ABOUT_TIME))
-    # a time takes a microsecond to write as text: only those that are asked for
-    value = pc.replace_with_mask(where, about_time, as_text(lost["time"].filter(about_time)))
-    nothing = pa.array(np.isin(reason, _WITHOUT_VALUE))
+    reason = (events[rows] - np.uint32(REJECTED)).astype(np.int32)
+    told = np.flatnonzero(~np.isin(reason, _WITHOUT_VALUE))
+    where = np.full(len(rows), -1)
+    where[told] = np.arange(len(told))
+    value = _offending(batch.take(rows[told]).columns, np.isin(reason[told], _ABOUT_TIME))
     return pa.Table.from_arrays(
         [
-            pa.array(REASONS).take(pa.array(reason)),
-            pa.repeat(taken.file, len(rows)) if isinstance(taken.file, str) else taken.file,
+            pa.DictionaryArray.from_arrays(reason, list(REASONS)),
+            of_file(batch.file, len(rows)) if isinstance(batch.file, str) else batch.file.take(pa.array(rows)),
             pa.array((rows if batch.at is None else batch.at[rows].astype(np.int64)) + batch.row),
-            pc.if_else(pc.or_(nothing, pc.fill_null(pc.equal(value, text["subscriber"]), False)), None, value),
+            value.take(pa.array(where, mask=where < 0)),
         ],
-        schema=REJECTS.arrow(),
+        schema=LOST,
     )
+
+
+def _offending(columns: Mapping[str, pa.Array], about_time: np.ndarray) -> pa.Array:
+    """What was wrong in rejected rows, their time or where they were, as text; never the subscriber."""
+    text = {name: as_text(column) for name, column in columns.items() if name != "time"}
+    none = pa.nulls(len(about_time), pa.string())
+    where = [text[name] for name in ("cell", "plmn") if name in text]
+    if "lat" in text or "lon" in text:
+        lat, lon, accuracy = (pc.fill_null(text.get(name, none), "") for name in ("lat", "lon", "accuracy"))
+        with_accuracy = pc.if_else(pc.equal(accuracy, ""), "", pc.binary_join_element_wise("", accuracy, ","))
+        position = pc.binary_join_element_wise(pc.binary_join_element_wise(lat, lon, ","), with_accuracy, "")
+        position = pc.if_else(pc.and_(pc.equal(lat, ""), pc.equal(lon, "")), None, position)
+        where.insert("cell" in text, position)
+    # a time takes a microsecond to write as text: only those that are asked for
+    mask = pa.array(about_time)
+    value = pc.replace_with_mask(pc.coalesce(*where, none), mask, as_text(columns["time"].filter(mask)))
+    return pc.if_else(pc.fill_null(pc.equal(value, text["subscriber"]), False), None, value)
 
 
 def refuse_misread(counts: Counts, sieve: Sieve, where: str) -> None:
@@ -472,7 +484,7 @@ def read_pings(
     pieces = pieces_of(source, reading, day)
     wanted = sieve(day, cells=cells, places=places, tz=tz)
     names = pa.array(wanted.codes)
-    counts, clean, rejected = Counts(), [], [REJECTS.arrow().empty_table()]
+    counts, clean, rejected = Counts(), [], [LOST.empty_table()]
     for piece in pieces:
         for done in (part for batch in piece.batches() for part in sift(batch, reading, wanted)):
             counts.add(done.counts)
@@ -496,4 +508,5 @@ def read_pings(
     if not clean:
         clean = [pa.table({"subscriber": pa.nulls(0, pa.int64()), "time": pa.nulls(0, SECONDS),
                            "place": pa.nulls(0, pa.string()), "inner": pa.nulls(0, pa.bool_())})]  # fmt: skip
-    return pl.from_arrow(pa.concat_tables(clean)), pl.from_arrow(pa.concat_tables(rejected))  # type: ignore[return-value]
+    lost = pa.concat_tables(rejected).cast(REJECTS.arrow())
+    return pl.from_arrow(pa.concat_tables(clean)), pl.from_arrow(lost)  # type: ignore[return-value]

@@ -37,6 +37,7 @@ __all__ = [
     "Reading",
     "as_text",
     "is_number",
+    "of_file",
     "pieces_of",
     "read_table",
     "remote",
@@ -122,11 +123,16 @@ def joined(batches: Sequence[Batch]) -> Batch:
     """Rows that were taken from batches which are `like` each other, as one batch."""
     first = batches[0]
     columns = {name: pa.concat_arrays([batch.columns[name] for batch in batches]) for name in first.columns}
-    files = pa.array([batch.file for batch in batches]).take(
-        pa.array(np.repeat(np.arange(len(batches)), [len(b) for b in batches]))
-    )
+    names = sorted({batch.file for batch in batches})
+    index = np.array([names.index(batch.file) for batch in batches], np.int32)
+    files = pa.DictionaryArray.from_arrays(np.repeat(index, [len(batch) for batch in batches]), names)
     rows = [batch.at.astype(np.int64) + batch.row for batch in batches if batch.at is not None]
     return Batch(files, columns, first.numeric, 0, np.concatenate(rows))
+
+
+def of_file(file: str, rows: int) -> pa.DictionaryArray:
+    """The name of a file, for each of so many rows."""
+    return pa.DictionaryArray.from_arrays(np.zeros(rows, np.int32), [file])
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:

@@ -31,7 +31,7 @@ from travelcard.locations import Sieve, mark, seen, silent
 from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, STAYS
-from travelcard.sources import Piece, Reading, pieces_of, remote
+from travelcard.sources import Piece, Reading, of_file, pieces_of, remote
 from travelcard.stays import Packing, Room
 from travelcard.stays import stays as stays_of
 from travelcard.store import Store, Written
@@ -209,7 +209,7 @@ def _settled() -> None:
 
 def _named(rejects: pa.Table, file: str) -> pa.Table:
     at = rejects.schema.get_field_index("file")
-    return rejects.set_column(at, rejects.schema.field(at), pa.repeat(pa.scalar(file), len(rejects)))
+    return rejects.set_column(at, rejects.schema.field(at), of_file(file, len(rejects)))
 
 
 def _reduced(shared: Any, bucket: int, blobs: Iterable[tuple[int, Any]]) -> Iterator[tuple[str, Any, Any, int]]:
