@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from travelcard.compiled import compiled, prefetch, word_at
+from travelcard.compiled import compiled, copy_bytes, prefetch, word_at
 from travelcard.decode import Block, Rest, Space
 from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
@@ -185,13 +185,12 @@ def _lay_chunks(source, starts, rows, to, width, ranks, bits, out):
 
     Where there are `ranks`, numbers give way to them.
     """
+    read, written = source.view(np.uint8), out.view(np.uint8)
     for k in range(len(rows)):
         a, b, n = starts[k], to[k] * width, rows[k] * width
-        mine = out[b : b + n]
-        for i in range(n):
-            mine[i] = source[a + i]
+        copy_bytes(written, 8 * b, read, 8 * a, 8 * n)
         if len(ranks):
-            renumber(mine, ranks, bits)
+            renumber(out[b : b + n], ranks, bits)
 
 
 class Sent(NamedTuple):
