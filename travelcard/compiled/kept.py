@@ -87,12 +87,15 @@ def _keep(paths: Iterable[Path], edition: str, made: Made) -> None:
     about = {"edition": edition, "words": made.words, "result": made.result}
     body = json.dumps(about).encode() + b"\n" + made.code
     for path in paths:
+        partial = path.with_name(f"{path.name}.{os.getpid()}")  # under its name there is only what is whole
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.{os.getpid()}")  # under its name there is only what is whole
-            partial.write_bytes(b"%08x" % crc32(body) + body)
-            partial.replace(path)
-            return
+            try:
+                partial.write_bytes(b"%08x" % crc32(body) + body)
+                partial.replace(path)
+                return
+            finally:
+                partial.unlink(missing_ok=True)
 
 
 @lru_cache(maxsize=1)
