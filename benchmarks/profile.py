@@ -41,7 +41,7 @@ STAGES = (  # stage, module, name of the function
     ("number subscribers", "travelcard.stays", "_move"),
     ("counting sort", "travelcard.stays", "_lay"),
     ("runs", "travelcard.stays", "_runs"),
-    ("table, write", "travelcard.batch", "stays_table"),
+    ("table, write", "travelcard.engine", "stays_table"),
     ("table, write", "travelcard.store", "Store.write"),
     ("table, write", "travelcard.store", "Store.publish"),
     (START, "travelcard.compiled", "Kernel._loaded"),  # compiled code is loaded at its first call

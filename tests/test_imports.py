@@ -50,6 +50,7 @@ ORDER = [
     "ledger",
     "erasure",
     "gate",
+    "engine",
     "batch",
     "retention",
     "correction",

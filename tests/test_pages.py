@@ -17,14 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from travelcard.batch import Hand, packing_of
 from travelcard.buckets import Arena, gather, ranked
 from travelcard.decode import Block
+from travelcard.engine import Hand, packing_of
 from travelcard.errors import InputError
-from travelcard.ingest import QUARTERS
+from travelcard.ingest import LOST, QUARTERS
 from travelcard.locations import sieve
 from travelcard.pages import Desk
-from travelcard.schema import REJECTS
 from travelcard.sources import Piece, Reading, joined, pieces_of
 from travelcard.stays import Room
 
@@ -152,7 +151,7 @@ def met(piece: Piece) -> tuple:
         names, ranks = ranked([arena])
         pings = [gather([arena], names, ranks, bucket, Room()) for bucket in range(4)]
         counts = hand.counts.by_reason(), hand.counts.clean, hand.counts.quarters.tolist()
-        rejects = pa.concat_tables([REJECTS.arrow().empty_table(), *hand.rejects]).sort_by("row").to_pylist()
+        rejects = pa.concat_tables([LOST.empty_table(), *hand.rejects]).sort_by("row").to_pylist()
         return [(np.sort(words).tolist(), texts and texts.to_pylist()) for words, texts in pings], counts, rejects
 
 

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from nights import AS_OF, DAYS, LAST, OLD, command, copied, good, named, rows, same, told
 
 import travelcard as tc
-from travelcard.batch import _hidden
 from travelcard.check import check
+from travelcard.engine import _hidden
 from travelcard.errors import hidden
 from travelcard.pseudonyms import ff1
 

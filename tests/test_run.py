@@ -68,7 +68,7 @@ def times(dice: random.Random, n: int) -> tuple[pa.Array, dict[str, str]]:
 def test_a_run_and_the_frames_say_the_same(seed, places, tmp_path, monkeypatch):
     monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 64)  # chunks of 64 pings, so that arenas fill and spill
     dice = random.Random(seed)
-    monkeypatch.setattr("travelcard.batch.SLICE", dice.choice((3, 1 << 21)))  # and buckets are reduced in slices
+    monkeypatch.setattr("travelcard.engine.SLICE", dice.choice((3, 1 << 21)))  # and buckets are reduced in slices
     n = dice.choice((1, 3, 50, 400, 3000))
     ids = sorted({dice.choice(FAR) + k for k in range(6)})
     inventory = pl.DataFrame(

@@ -18,8 +18,8 @@ from travelcard import __version__
 from travelcard.errors import GateError, TravelcardError, hidden, mask
 
 if TYPE_CHECKING:
-    from travelcard.batch import Engine
     from travelcard.config import Config
+    from travelcard.engine import Engine
     from travelcard.store import Store
 
 __all__ = ["main"]

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from travelcard.batch import CardsOfBucket, Hand, Made, Night, Progress, packing_of, write_rejects, write_stays
 from travelcard.buckets import Arena, Sent, received
 from travelcard.cards import cards as cards_of_visits
+from travelcard.engine import CardsOfBucket, Hand, Made, Night, Progress, packing_of, write_rejects, write_stays
 from travelcard.errors import InputError, MissingExtra, TravelcardError, hidden
 from travelcard.ingest import Counts
 from travelcard.locations import Sieve, mark, seen, silent
