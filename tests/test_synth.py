@@ -16,6 +16,8 @@ from travelcard.cells import CellMap
 from travelcard.errors import InputError
 from travelcard.ingest import read_pings
 from travelcard.places import Places
+from travelcard.synth.cells import ABROAD
+from travelcard.synth.pings import Feed, parts_of
 
 DAY = date(2022, 3, 8)  # the day on which replaced cells have moved
 SMALL = {"subscribers": 300, "days": [DAY], "cells": 1500, "files": 6, "pings_per_subscriber": 40}
@@ -60,8 +62,8 @@ def test_the_pings_of_a_day_do_not_depend_on_how_they_are_cut(
     settings = SMALL | {"places": squares, "faults": 0.0}
     synth.write(tmp_path / "whole", **settings)
     if "part" in how:  # a part holds few rows: the files are still the same pings
-        monkeypatch.setattr(synth, "_PART", how["part"])
-        monkeypatch.setattr(synth, "_ROW_GROUP", how["part"])
+        monkeypatch.setattr("travelcard.synth.pings._PART", how["part"])
+        monkeypatch.setattr("travelcard.synth.pings._ROW_GROUP", how["part"])
         how = {}
     synth.write(tmp_path / "cut", **(settings | how))
     one, other = (pings(tmp_path / name).drop("file", "row") for name in ("whole", "cut"))
@@ -70,10 +72,10 @@ def test_the_pings_of_a_day_do_not_depend_on_how_they_are_cut(
 
 
 def test_no_part_is_larger_than_the_memory_it_is_given(squares: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synth, "_PART", 2000)
+    monkeypatch.setattr("travelcard.synth.pings._PART", 2000)
     made = synth.country(squares, subscribers=3000, cells=1500)
-    feed = synth._Feed(100.0, 4, "time", "cell", "parquet", 0.0, True, None)
-    sizes = [len(part[0]) for file in range(4) for part in synth._parts(made, feed, DAY, file)]
+    feed = Feed(100.0, 4, "time", "cell", "parquet", 0.0, True, None)
+    sizes = [len(part[0]) for file in range(4) for part in parts_of(made, feed, DAY, file)]
     assert sum(sizes) > 250_000
     assert max(sizes) <= 4000
 
@@ -196,7 +198,7 @@ def test_without_flicker_every_ping_is_where_its_subscriber_is(tmp_path: Path, s
     assert len(rows) > 100_000
     assert rows["covered"].all()
     assert rows["here"].equals(rows["place"], null_equal=False)
-    assert set(rows.filter(pl.col("plmn").is_not_null())["here"]) <= {code for code, _ in synth.ABROAD}
+    assert set(rows.filter(pl.col("plmn").is_not_null())["here"]) <= {code for code, _ in ABROAD}
     stays = pl.read_parquet(tmp_path / "x" / "truth" / str(DAY) / "stays.parquet")
     assert (stays["arrive"] <= stays["depart"]).all()
     gap = stays.sort("subscriber", "arrive").select(pl.col("arrive") - pl.col("depart").shift().over("subscriber"))

@@ -22,7 +22,7 @@ _EDITION = [
     version("numba"),
     *sorted(
         (str(file.relative_to(_PACKAGE)), file.stat().st_size, file.stat().st_mtime_ns)
-        for file in [*_PACKAGE.glob("*.py"), *Path(__file__).parent.glob("*.py")]
+        for file in [*_PACKAGE.glob("*.py"), *_PACKAGE.glob("*/*.py")]
     ),
 ]
 
