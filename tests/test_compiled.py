@@ -178,7 +178,7 @@ def test_a_machine_without_a_writable_cache_still_works(toy, tmp_path, monkeypat
 def test_where_code_is_kept_no_compiler_is_loaded():
     program = """
 import sys, numpy as np
-from travelcard.stays import _in_order
+from travelcard.kernel import _in_order
 values = np.array([3, 1, 2], np.uint32)
 _in_order(values)
 print(values.tolist(), "numba" in sys.modules)

@@ -29,6 +29,7 @@ ORDER = [
     "cells",
     "locations",
     "ingest",
+    "kernel",
     "stays",
     "scatter",
     "spill",

@@ -22,10 +22,10 @@ from travelcard.decode import Block
 from travelcard.engine import Hand, packing_of
 from travelcard.errors import InputError
 from travelcard.ingest import LOST, QUARTERS
+from travelcard.kernel import Room
 from travelcard.locations import sieve
 from travelcard.pages import Desk
 from travelcard.sources import Piece, Reading, joined, pieces_of
-from travelcard.stays import Room
 
 READING = Reading(columns={"subscriber": "who"}, time_unit="s")
 

@@ -14,9 +14,9 @@ import pytest
 from travelcard.buckets import Arena, gather, ranked
 from travelcard.errors import InputError
 from travelcard.ingest import QUARTERS, Numbers
+from travelcard.kernel import Packing, Room
 from travelcard.locations import sieve
 from travelcard.spill import BLOCK
-from travelcard.stays import Packing, Room
 
 DAY = sieve(date(2022, 3, 14), cells=None, places=None, tz="UTC")
 PLACES = 200

@@ -30,7 +30,7 @@ from strategies import (
 
 import travelcard as tc
 from travelcard.errors import InputError
-from travelcard.stays import _in_order
+from travelcard.kernel import _in_order
 
 HOUR = 3600
 NOON = int(datetime(2022, 3, 14, 4, tzinfo=UTC).timestamp())  # noon in Shanghai

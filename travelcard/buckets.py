@@ -20,6 +20,7 @@ from travelcard.compiled import compiled, copy_bytes, prefetch, word_at
 from travelcard.decode import Block, Rest, Space
 from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
+from travelcard.kernel import Packing, Room, renumber
 from travelcard.locations import MISSING, UNSEEN, Sieve, by_plmn
 from travelcard.memory import words
 from travelcard.pages import NO_COLUMN, Desk, plain
@@ -27,7 +28,7 @@ from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, p
 from travelcard.schema import REJECTED
 from travelcard.sources import Batch, text_bytes
 from travelcard.spill import Spill, padded
-from travelcard.stays import Packing, Room, codes, renumber
+from travelcard.stays import codes
 
 __all__ = ["Arena", "Sent", "gather", "ranked", "received"]
 

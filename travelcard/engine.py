@@ -23,6 +23,7 @@ from travelcard.buckets import Arena, gather, ranked
 from travelcard.cards import cards_of
 from travelcard.decode import Block
 from travelcard.ingest import LOST, QUARTERS, Counts, numbers, parts, sift, units
+from travelcard.kernel import Packing, Room, stays_of_bucket
 from travelcard.locations import Sieve, silent
 from travelcard.memory import arena_share, workers
 from travelcard.pages import Desk
@@ -31,7 +32,7 @@ from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, MAX_BUCKETS, REJECTS, STAYS
 from travelcard.sources import Batch, Piece, Reading, joined
-from travelcard.stays import Packing, Room, laid_by, named, stays_of_bucket, stays_table
+from travelcard.stays import laid_by, named, stays_table
 from travelcard.store import Store, Written
 from travelcard.walk import Day, walked
 from travelcard.window import visits_of

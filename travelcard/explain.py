@@ -290,7 +290,7 @@ def _spans(left: pl.DataFrame, card: Card, max_silence: timedelta) -> dict[str, 
         pieces = left.group_by("place", "day").agg(pl.col("arrive").min(), pl.col("depart").max())
         pieces = pieces.with_columns((pl.col("depart") - pl.col("arrive")).dt.total_seconds().alias("s"))
     else:
-        from travelcard.stays import stitch  # noqa: PLC0415  loads the kernel's compiler, which a plain card needs not
+        from travelcard.stays import stitch  # noqa: PLC0415  loads compiled loops, which a plain card needs not
 
         pieces = stitch(left.drop("day", "corrected"), max_silence=max_silence, flicker=card.policy.flicker)
         if card.policy.rule == "cumulative":
