@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -105,7 +105,7 @@ class CellMap:
     @cached_property
     def frame(self) -> pl.DataFrame:
         """All rows with all their columns."""
-        return pl.DataFrame(self._read())
+        return pl.DataFrame(pa.concat_tables(self._parts()))
 
     @property
     def outside(self) -> pl.DataFrame:
@@ -119,17 +119,24 @@ class CellMap:
     def valid(self, day: date) -> pa.Table:
         """`on` as an Arrow table, which needs no Polars."""
         columns = ["cell", "place", "inner"]
-        rows = self._read([*columns, "valid_date_start", "valid_date_end"])
-        begun, open_ = pc.less_equal(rows["valid_date_start"], day), pc.greater_equal(rows["valid_date_end"], day)
-        valid, rows = pc.and_(pc.fill_null(begun, True), pc.fill_null(open_, True)), rows.select(columns)
-        return rows if pc.all(valid).as_py() else rows.filter(valid)
+        parts = []
+        for rows in self._parts([*columns, "valid_date_start", "valid_date_end"]):
+            begun, open_ = pc.less_equal(rows["valid_date_start"], day), pc.greater_equal(rows["valid_date_end"], day)
+            valid = pc.and_(pc.fill_null(begun, True), pc.fill_null(open_, True))
+            parts.append(rows.select(columns) if pc.all(valid).as_py() else rows.select(columns).filter(valid))
+        return pa.concat_tables(parts)
 
-    def _read(self, columns: Sequence[str] | None = None) -> pa.Table:
+    def _parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """All rows, of a saved map a row group at a time: a country's cells are many."""
         if isinstance(self.rows, pa.Table):
-            return self.rows
+            yield self.rows
+            return
         try:
             with pq.ParquetFile(self.rows, page_checksum_verification=True) as file:
-                return file.read(columns)
+                for group in range(file.num_row_groups):
+                    yield file.read_row_group(group, columns)
+                if not file.num_row_groups:
+                    yield file.read(columns)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"the cell map cannot be read to its end: {one_line(error)}") from error
 

@@ -19,7 +19,7 @@ def main(reader: str, pattern: str, *columns: str) -> None:
     wanted = list(columns) or None
     paths = sorted(glob.glob(pattern, recursive=True))
     if reader == "polars":
-        # as the commands of travelcard run: without it the pages of every file are faulted in anew
+        # as the commands of travelcard run, here and below: without it the pages of every file are faulted in anew
         os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")
         import polars as pl
 
@@ -27,6 +27,7 @@ def main(reader: str, pattern: str, *columns: str) -> None:
             return len(pl.read_parquet(path, columns=wanted, glob=False, hive_partitioning=False))
 
     else:
+        os.environ.setdefault("MIMALLOC_ALLOW_THP", "0")
         import pyarrow.parquet as pq
 
         def rows(path: str) -> int:
