@@ -21,8 +21,8 @@ from .kept import Made
 __all__ = ["machine_code"]
 
 _WORD = ir.IntType(64)
-_GLOBALS: dict[int, dict[str, Any]] = {}  # of modules, by where they are: as Numba is to see them
-_DISPATCHERS: dict[int, Any] = {}
+_DISPATCHERS: dict[Kernel, Any] = {}
+_GLOBALS: dict[int, dict[str, Any]] = {}  # as Numba is to see them, by where a module's are: the kernels keep these
 
 
 @global_compiler_lock
@@ -70,16 +70,16 @@ def _numba(value: Any) -> Any:
         return globals()[value.name]
     if not isinstance(value, Kernel):
         return value
-    if id(value) not in _DISPATCHERS:
+    if value not in _DISPATCHERS:
         names = value.function.__globals__
         seen = _GLOBALS.setdefault(id(names), dict(names))
         function = FunctionType(value.function.__code__, seen, value.function.__name__)
         # without Numba's memory a kernel makes no array, and counts no references
-        _DISPATCHERS[id(value)] = njit(_nrt=False, **value.options)(function)
+        _DISPATCHERS[value] = njit(_nrt=False, **value.options)(function)
         for name in value.function.__code__.co_names:
             if name in seen:
                 seen[name] = _numba(names[name])
-    return _DISPATCHERS[id(value)]
+    return _DISPATCHERS[value]
 
 
 def _described(kind: Any) -> Any:
