@@ -127,7 +127,7 @@ class CellMap:
         return pa.concat_tables(parts)
 
     def _parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """All rows, of a saved map a row group at a time: a country's cells are many."""
+        """All rows, of a saved map a row group at a time, of which it has one at least: a country's cells are many."""
         if isinstance(self.rows, pa.Table):
             yield self.rows
             return
@@ -135,8 +135,6 @@ class CellMap:
             with pq.ParquetFile(self.rows, page_checksum_verification=True) as file:
                 for group in range(file.num_row_groups):
                     yield file.read_row_group(group, columns)
-                if not file.num_row_groups:
-                    yield file.read(columns)
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"the cell map cannot be read to its end: {one_line(error)}") from error
 

@@ -391,13 +391,12 @@ def _offending(columns: Mapping[str, pa.Array], about_time: np.ndarray) -> pa.Ar
     """What was wrong in rejected rows, their time or where they were, as text; never the subscriber."""
     text = {name: as_text(column) for name, column in columns.items() if name != "time"}
     none = pa.nulls(len(about_time), pa.string())
-    where = [text[name] for name in ("cell", "plmn") if name in text]
     if "lat" in text or "lon" in text:
         lat, lon, accuracy = (pc.fill_null(text.get(name, none), "") for name in ("lat", "lon", "accuracy"))
         with_accuracy = pc.if_else(pc.equal(accuracy, ""), "", pc.binary_join_element_wise("", accuracy, ","))
         position = pc.binary_join_element_wise(pc.binary_join_element_wise(lat, lon, ","), with_accuracy, "")
-        position = pc.if_else(pc.and_(pc.equal(lat, ""), pc.equal(lon, "")), None, position)
-        where.insert("cell" in text, position)
+        text["position"] = pc.if_else(pc.and_(pc.equal(lat, ""), pc.equal(lon, "")), None, position)
+    where = [text[name] for name in ("cell", "position", "plmn") if name in text]
     # a time takes a microsecond to write as text: only those that are asked for
     mask = pa.array(about_time)
     value = pc.replace_with_mask(pc.coalesce(*where, none), mask, as_text(columns["time"].filter(mask)))

@@ -56,7 +56,7 @@ def compiled(*function: Callable[..., Any], **options: Any) -> Any:
     """Compile a function with Numba, ``@compiled`` or ``@compiled(inline="always")``.
 
     The code is kept beside the module or in the user's cache folder. Where neither can be written it is compiled in
-    every process anew, which takes half a minute and is right all the same.
+    every process anew, which takes a quarter of a minute and is right all the same.
     """
     return Kernel(function[0], options) if function else lambda later: Kernel(later, options)
 
@@ -74,7 +74,8 @@ class Kernel:
         words: list[int] = []
         for value in arguments:
             _lay(value, kinds, words)
-        code = self._codes.get(tuple(kinds)) or self._loaded(tuple(kinds), arguments)
+        key = tuple(kinds)
+        code = self._codes.get(key) or self._loaded(key, arguments)
         room = array("q", words)
         room.frombytes(bytes(8 * code.words))
         if code.run(room.buffer_info()[0]):

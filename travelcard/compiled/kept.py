@@ -17,14 +17,20 @@ from zlib import crc32
 __all__ = ["Code", "Made", "code_of"]
 
 _PACKAGE = Path(__file__).parent.parent
+
+
+def _digest(*what: object) -> str:
+    return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
 # All that code is made of: every file here, since code holds that of what it calls, and the compiler.
-_EDITION = [
+_EDITION = _digest(
     version("numba"),
     *sorted(
         (str(file.relative_to(_PACKAGE)), file.stat().st_size, file.stat().st_mtime_ns)
         for file in [*_PACKAGE.glob("*.py"), *_PACKAGE.glob("*/*.py")]
     ),
-]
+)
 
 
 class Made(NamedTuple):
@@ -45,12 +51,11 @@ class Code(NamedTuple):
 
 def code_of(function: Callable[..., Any], kinds: tuple[Any, ...], make: Callable[[str], Made]) -> Code:
     """The code of a function for arguments of these kinds: it is kept, or else made, under a symbol, and then kept."""
-    llvm, engine = _engine()
+    llvm, engine, processor = _engine()
     source = Path(function.__code__.co_filename)
-    about = function.__module__, function.__qualname__, kinds, llvm.get_host_cpu_name(), llvm.get_host_cpu_features()
-    name = hashlib.sha256(repr(about).encode()).hexdigest()[:24]
+    name = _digest(function.__module__, function.__qualname__, kinds, processor)[:24]
     own = source.stat()
-    edition = hashlib.sha256(repr((_EDITION, own.st_size, own.st_mtime_ns)).encode()).hexdigest()
+    edition = _digest(_EDITION, own.st_size, own.st_mtime_ns)
     paths = [folder / f"{function.__name__}-{name}.code" for folder in _folders(source)]
     found = next((kept for kept in (_kept(path, edition) for path in paths) if kept is not None), None)
     if found is None:
@@ -99,11 +104,12 @@ def _keep(paths: Iterable[Path], edition: str, made: Made) -> None:
 
 
 @lru_cache(maxsize=1)
-def _engine() -> tuple[Any, Any]:
-    """(LLVM, what loads code for this processor)."""
+def _engine() -> tuple[Any, Any, str]:
+    """(LLVM, what loads code for this processor, what processor that is)."""
     import llvmlite.binding as llvm  # noqa: PLC0415  a card needs no compiled loop
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
-    return llvm, llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    processor = f"{llvm.get_host_cpu_name()} {llvm.get_host_cpu_features().flatten()}"
+    return llvm, llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine), processor
