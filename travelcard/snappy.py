@@ -15,38 +15,27 @@ from travelcard.compiled import compiled, copy_bytes, put_word, word_at
 
 __all__ = ["unpacked"]
 
-_BYTE, _WIDE, _EIGHT = np.uint64(0xFF), np.uint64(0xFFFF), np.uint64(8)
-_SHORT, _NEAR = 8, 8  # bytes: the longest copy of the fast way, and how near it may begin
-_READ, _WRITTEN = 8, 12  # bytes that a step of it reads and writes, at most
-
-
-def _literals() -> np.ndarray:
-    """Of a first byte: the bits that it takes with the bytes behind it, and how many these are, 8 bits up.
-
-    Only of the literals whose bytes are read in one word with what comes next; nothing of a copy; too many of others.
-    """
-    found = np.zeros(256, np.uint64)
-    found[0::4] = 255 << 8
-    for n in range(1, 5):
-        found[(n - 1) << 2] = n << 8 | 8 * (1 + n)
-    return found
+_BYTE, _WIDE, _EIGHT, _ONE = np.uint64(0xFF), np.uint64(0xFFFF), np.uint64(8), np.uint64(1)
+_NEAR = 8  # bytes: how near a copy of the fast way may begin, so that it reads only what is written
+_WORD = 8  # bytes that a step of it reads and writes, at most
 
 
 def _copies() -> np.ndarray:
-    """Of a first byte of a copy: its length, the bytes it takes, from bit 32 on the top of how far back, and a mask.
+    """Of a first byte: how many bits a copy has, from bit 32 on the top of how far back, from bit 48 on a mask.
 
-    The mask, from bit 48 on, is of the bytes behind it that hold the rest. What is no such copy is too long.
+    The mask is of the bytes behind it that hold the rest. What is no such copy has too many bits, and so has a short
+    one behind whose literal the word could end before it does.
     """
     found = np.full(256, 255, np.uint64)
     for tag in range(256):
         if tag & 3 == 1:
-            found[tag] = (tag >> 2 & 7) + 4 | 2 << 8 | (tag >> 5) << 40 | 0xFF << 48
-        elif tag & 3 == 2:
-            found[tag] = (tag >> 2) + 1 | 3 << 8 | 0xFFFF << 48
+            found[tag] = 8 * ((tag >> 2 & 7) + 4) | (tag >> 5) << 40 | 0xFF << 48
+        elif tag & 3 == 2 and tag >> 2 in range(3, 8):
+            found[tag] = 8 * ((tag >> 2) + 1) | 0xFFFF << 48
     return found
 
 
-_LITERALS, _COPIES = _literals(), _copies()
+_COPIES = _copies()
 
 
 class _Page(NamedTuple):
@@ -60,24 +49,26 @@ class _Page(NamedTuple):
 
 
 @compiled(inline="always")
-def _step(data, out, at, to, floor, literals, copies):
-    """A literal of up to four bytes, if there is one, and a short copy: (where they end, in `out` too, whether so).
+def _step(data, out, at, to, floor, copies):
+    """A literal, if there is one, and a copy, together of up to eight bytes: (where they end, in `out` too, whether so).
 
-    Nothing depends on a branch: the words that are written are longer than what they mean, which is written over.
+    Nothing depends on a branch, and one word is written: what is copied from a place where a word was written as a
+    whole need not wait for that to reach the cache. Its end is written over.
     """
     word = word_at(data, at)
-    literal = literals[word & _BYTE]
-    rest = word >> (literal & _BYTE)
+    tag = word & _BYTE
+    shift = np.uint64(16) + (tag << _ONE) if tag & np.uint64(3) == 0 else np.uint64(0)
+    new = np.uint64(8) + (tag << _ONE) if tag & np.uint64(3) == 0 else np.uint64(0)
+    rest = word >> (shift & np.uint64(63))
     copy = copies[rest & _BYTE]
     back = (rest >> _EIGHT & copy >> np.uint64(48)) + (copy >> np.uint64(32) & _WIDE)
-    new, length = literal >> _EIGHT, copy & _BYTE
-    here = to + np.int64(new)
+    size = new + (copy & _BYTE)
     # wraps round for what begins nearer than a word, which would copy what it has not written yet
-    if (new | length) > np.uint64(_SHORT) or back - np.uint64(_NEAR) > np.uint64(here - floor):
+    if size > np.uint64(64) or back - np.uint64(_NEAR) > np.uint64(to - floor):
         return at, to, False
-    put_word(out, to, word >> _EIGHT)
-    put_word(out, here, word_at(out, here - np.int64(back)))
-    return at + np.int64(((literal & _BYTE) >> np.uint64(3)) + (copy >> _EIGHT & _BYTE)), here + np.int64(length), True
+    fresh = (_ONE << (new & np.uint64(63))) - _ONE
+    put_word(out, to, word_at(out, to - np.int64(back)) & ~fresh | word >> _EIGHT & fresh)
+    return at + np.int64((shift >> np.uint64(3)) + (rest & np.uint64(3)) + _ONE), to + np.int64(size >> np.uint64(3)), True
 
 
 @compiled
@@ -116,16 +107,16 @@ def _steps(page):
     """How many steps a page has room for, at least."""
     if page.to - page.begin < _NEAR:
         return np.int64(0)
-    return min((page.end - page.at) // _READ, (page.last - page.to) // _WRITTEN)
+    return min(page.end - page.at, page.last - page.to) // _WORD
 
 
 @compiled
-def _finished(data, out, page, literals, copies):
+def _finished(data, out, page, copies):
     """A page by itself, to its end: whether it was sound."""
     while page.at < page.end:
         at, to, floor = page.at, page.to, page.begin + _NEAR
         for _ in range(_steps(page)):
-            at, to, done = _step(data, out, at, to, floor, literals, copies)
+            at, to, done = _step(data, out, at, to, floor, copies)
             if not done:
                 break
         page = _Page(at, page.end, to, page.begin, page.last)
@@ -137,7 +128,7 @@ def _finished(data, out, page, literals, copies):
 
 
 @compiled
-def _both(data, out, one, other, literals, copies):
+def _both(data, out, one, other, copies):
     """Two pages, until one of them is near its end: as far as both are."""
     while True:
         steps = min(_steps(one), _steps(other))
@@ -147,8 +138,8 @@ def _both(data, out, one, other, literals, copies):
         floor, bottom = one.begin + _NEAR, other.begin + _NEAR
         done = also = True
         for _ in range(steps):
-            a, to, done = _step(data, out, a, to, floor, literals, copies)
-            b, too, also = _step(data, out, b, too, bottom, literals, copies)
+            a, to, done = _step(data, out, a, to, floor, copies)
+            b, too, also = _step(data, out, b, too, bottom, copies)
             if not (done and also):
                 break
         one = _Page(a, one.end, to, one.begin, one.last)
@@ -182,15 +173,15 @@ def unpacked(data, pages, out):
 
     `data` and `out` are bytes; of each page `pages` has where it begins and ends in the one and in the other.
     """
-    literals, copies = _LITERALS, _COPIES
+    copies = _COPIES
     for k in range(0, len(pages), 2):
         one = _begun(data, out, pages[k])
         if k + 1 < len(pages):
             other = _begun(data, out, pages[k + 1])
             if one.at >= 0 and other.at >= 0:
-                one, other = _both(data, out, one, other, literals, copies)
-            if other.at < 0 or not _finished(data, out, other, literals, copies):
+                one, other = _both(data, out, one, other, copies)
+            if other.at < 0 or not _finished(data, out, other, copies):
                 return False
-        if one.at < 0 or not _finished(data, out, one, literals, copies):
+        if one.at < 0 or not _finished(data, out, one, copies):
             return False
     return True
