@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from travelcard.buckets import Arena, gather, ranked
+from travelcard.buckets import Arena, gather, ranked, together
 from travelcard.decode import Block
 from travelcard.engine import Hand, packing_of
 from travelcard.errors import InputError
@@ -152,7 +152,8 @@ def met(piece: Piece) -> tuple:
         pings = [gather([arena], names, ranks, bucket, Room()) for bucket in range(4)]
         counts = hand.counts.by_reason(), hand.counts.clean, hand.counts.quarters.tolist()
         rejects = pa.concat_tables([LOST.empty_table(), *hand.rejects]).sort_by("row").to_pylist()
-        return [(np.sort(words).tolist(), texts and texts.to_pylist()) for words, texts in pings], counts, rejects
+        words = [(np.sort(together(some, Room())).tolist(), texts and texts.to_pylist()) for some, texts in pings]
+        return words, counts, rejects
 
 
 @settings(max_examples=150, deadline=None)

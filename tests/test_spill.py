@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from travelcard.buckets import Arena, gather, ranked
+from travelcard.buckets import Arena, gather, ranked, together
 from travelcard.errors import InputError
 from travelcard.ingest import QUARTERS, Numbers
 from travelcard.kernel import Packing, Room
@@ -45,7 +45,7 @@ def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, wide, t
     def gathered(arenas: list[Arena]) -> list:
         names, ranks = ranked(arenas)
         made = [gather(arenas, names, ranks, bucket, Room()) for bucket in range(4)]
-        return [(np.sort(words).tolist(), known and known.to_pylist()) for words, known in made]
+        return [(np.sort(together(pings, Room())).tolist(), known and known.to_pylist()) for pings, known in made]
 
     with (
         TemporaryDirectory(dir=folder) as home,

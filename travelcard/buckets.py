@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from travelcard.compiled import compiled, copy_bytes, prefetch, word_at
+from travelcard.compiled import compiled, copy_bytes, prefetch, word_at, words_at
 from travelcard.decode import Block, Rest, Space
 from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
-from travelcard.kernel import Packing, Room, renumber
+from travelcard.kernel import Packing, Pieces, Room, renumber
 from travelcard.locations import MISSING, UNSEEN, Sieve, by_plmn
 from travelcard.memory import words
 from travelcard.pages import NO_COLUMN, Desk, plain
@@ -30,12 +30,11 @@ from travelcard.sources import Batch, text_bytes
 from travelcard.spill import Spill, padded
 from travelcard.stays import codes
 
-__all__ = ["Arena", "Sent", "gather", "ranked", "received"]
+__all__ = ["Arena", "Sent", "gather", "ranked", "received", "together"]
 
 OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group
 NEAR_ORDER = 512  # or one in so many of a day, if that is more: among so few, what order they are in costs nothing
 FILES = 4  # for what waits on disk, so that some can be given up while other buckets are reduced
-_NO_RANKS = np.empty(0, np.int64)
 PUT_ASIDE = 1 << 16  # rows of a block put aside before they are looked at
 
 
@@ -175,23 +174,22 @@ class _Part(NamedTuple):
 
     at: int  # where they begin in the file, -1 in memory
     starts: np.ndarray  # the first word of each chunk: of those in the file from there on
-    rows: np.ndarray
+    words: np.ndarray  # of each chunk
     order: np.ndarray  # the piece of the input that each was begun in
-    size: int  # words in all
+
+    @property
+    def size(self) -> int:
+        """How many words on disk, which are whole blocks."""
+        return padded(8 * int(self.words.sum())) // 8
 
 
 @compiled
-def _lay_chunks(source, starts, rows, to, width, ranks, bits, out):
-    """Copy chunks of a source to the rows of `out` where they are to be, `width` words each.
-
-    Where there are `ranks`, numbers give way to them.
-    """
-    read, written = source.view(np.uint8), out.view(np.uint8)
-    for k in range(len(rows)):
-        a, b, n = starts[k], to[k] * width, rows[k] * width
-        copy_bytes(written, 8 * b, read, 8 * a, 8 * n)
-        if len(ranks):
-            renumber(out[b : b + n], ranks, bits)
+def _copied(at, words, out):
+    """Copy pieces of memory behind each other."""
+    written, k = out.view(np.uint8), 0
+    for piece in range(len(words)):
+        copy_bytes(written, 8 * k, words_at(at[piece], words[piece]).view(np.uint8), 0, 8 * words[piece])
+        k += words[piece]
 
 
 class Sent(NamedTuple):
@@ -338,21 +336,19 @@ class Arena:
         mine = np.flatnonzero(chunks.owner[: chunks.free[0]] == bucket)
         rows = np.full(len(mine), chunks.size)
         rows[-1:] = chunks.tail[bucket] - mine[-1:] * chunks.size
-        starts = mine * chunks.size * chunks.width
-        return _Part(-1, starts, rows, chunks.order[mine], int(rows.sum()) * chunks.width)
+        return _Part(-1, mine * chunks.size * chunks.width, rows * chunks.width, chunks.order[mine])
 
     def _spill(self) -> None:
         """Write everything in memory to the files, by bucket, and begin anew."""
-        chunks, width, room = self._chunks, self._chunks.width, Room()
+        chunks, room = self._chunks, Room()
         try:
             while len(self._files) < len(self._left):
                 self._files.append(Spill(self._folder))
             for bucket, parts in enumerate(self._spilled):
                 held, file = self._held(bucket), self._files[self._at(bucket)]
-                to = np.cumsum(held.rows) - held.rows
-                words = room.block(padded(8 * held.size) // 8)
-                _lay_chunks(chunks.pings, held.starts, held.rows, to, width, _NO_RANKS, chunks.bits, words)
-                parts.append(held._replace(at=file.size, starts=to * width))
+                words = room.block(held.size)
+                _copied(chunks.pings.ctypes.data + 8 * held.starts, held.words, words)
+                parts.append(held._replace(at=file.size, starts=np.cumsum(held.words) - held.words))
                 file.write(words)
         except OSError as error:
             raise InputError(f"{self._folder} cannot hold the pings for which memory has no room: {error}") from error
@@ -380,22 +376,24 @@ class Arena:
         """All rows of a bucket."""
         return [*self._spilled[bucket], self._held(bucket)]
 
-    def words(self, bucket: int, part: _Part, room: Room) -> np.ndarray:
-        """Where the chunks of a part begin to be counted from; what is in a file is read into the room for it."""
-        if part.at < 0:
-            return self._chunks.pings
-        words = room.block(padded(8 * part.size) // 8)
+    def read(self, bucket: int, part: _Part, words: np.ndarray) -> None:
+        """Read again what is in a file."""
         try:
             self._files[self._at(bucket)].read(part.at, words)
         except OSError as error:
             raise InputError(f"{self._folder}: the pings that wait there cannot be read again: {error}") from error
-        return words
+
+    def memory(self) -> np.ndarray:
+        """Where the chunks that are in no file begin to be counted from."""
+        return self._chunks.pings
 
     def sent(self, bucket: int) -> Sent | None:
         """The rows of a bucket, to be reduced elsewhere; None where there are none."""
-        words, first = _together([self], [], bucket, Room())
-        if not len(words):
+        room = Room()
+        pieces, first = _pieces([self], [], bucket, room)
+        if not pieces.size:
             return None
+        words = together(pieces, room)
         if self.names is None:
             return Sent(first, words, None)
         bits = np.uint64(self.packing.bits)
@@ -404,39 +402,55 @@ class Arena:
         return Sent(first, words, self.names.texts().take(pa.array(numbers)))
 
 
-def _together(arenas: Sequence[Arena], ranks: Sequence[np.ndarray], bucket: int, room: Room) -> tuple[np.ndarray, int]:
-    """(the words of a bucket, in the order of the input's pieces; the first of these)."""
-    parts = [(part, i) for i, arena in enumerate(arenas) for part in arena.parts(bucket)]
-    rows, order = (np.concatenate(every) for every in zip(*((part.rows, part.order) for part, _ in parts), strict=True))
-    by, to = np.argsort(order, kind="stable"), np.empty(len(rows), np.int64)
-    to[by] = np.cumsum(rows[by]) - rows[by]
-    width, bits, at = 1 + arenas[0].wide, np.uint64(arenas[0].packing.bits), 0
-    words = room.pings(int(rows.sum()) * width)
-    for part, i in parts:
-        mine, at = to[at : at + len(part.rows)], at + len(part.rows)
-        source, rank = arenas[i].words(bucket, part, room), ranks[i] if ranks else _NO_RANKS
-        _lay_chunks(source, part.starts, part.rows, mine, width, rank, bits, words)
-    return words, int(order.min(initial=np.iinfo(np.int32).max))
+def _pieces(arenas: Sequence[Arena], ranks: Sequence[np.ndarray], bucket: int, room: Room) -> tuple[Pieces, int]:
+    """(the words of a bucket where they are, in the order of the input's pieces; the first of these).
+
+    What is in files is read into the room. Where there are `ranks`, numbers have given way to them.
+    """
+    parts = [arena.parts(bucket) for arena in arenas]
+    block, done = room.block(sum(part.size for some in parts for part in some if part.at >= 0)), 0
+    at: list[np.ndarray] = []
+    for i, arena in enumerate(arenas):
+        for part in parts[i]:
+            source = arena.memory()
+            if part.at >= 0:
+                source, done = block[done : done + part.size], done + part.size
+                arena.read(bucket, part, source)
+            at.append(source.ctypes.data + 8 * part.starts)
+            if ranks:
+                renumber(at[-1], part.words, ranks[i], np.uint64(arena.packing.bits))
+    words, order = (np.concatenate([part[field] for some in parts for part in some]) for field in (2, 3))
+    by = np.argsort(order, kind="stable")
+    held = [block, *(arena.memory() for arena in arenas)]
+    return Pieces(np.concatenate(at)[by], words[by], held), int(order.min(initial=np.iinfo(np.int32).max))
 
 
-def received(parts: Sequence[Sent], packing: Packing, *, wide: bool) -> tuple[np.ndarray, pa.Array | None]:
+def together(pieces: Pieces, room: Room) -> np.ndarray:
+    """The words of pieces as one array."""
+    words = room.pings(pieces.size)
+    _copied(pieces.at, pieces.rows, words)
+    return words
+
+
+def received(parts: Sequence[Sent], packing: Packing, *, wide: bool) -> tuple[Pieces, pa.Array | None]:
     """What `gather` returns, of one bucket's rows that were sent."""
-    parts, bits = sorted(parts, key=lambda part: part.order), np.uint64(packing.bits)
+    parts = sorted(parts, key=lambda part: part.order)
+    pieces = Pieces.of(*(part.words for part in parts))
     if parts[0].names is None:
-        pings = np.concatenate([part.words for part in parts])
-        return _coded(pings, bits) if wide else (pings, None)
+        return _coded(pieces, packing, Room()) if wide else (pieces, None)
     every = Names()
     numbers = [every.number(part.names)[0] for part in parts]
     names, rank = every.ranked()
     for part, number in zip(parts, numbers, strict=True):
-        renumber(part.words, rank[number], bits)
-    return np.concatenate([part.words for part in parts]), names
+        renumber(*Pieces.of(part.words)[:2], rank[number], np.uint64(packing.bits))
+    return pieces, names
 
 
-def _coded(pings: np.ndarray, bits: np.uint64) -> tuple[np.ndarray, pa.Array]:
+def _coded(pieces: Pieces, packing: Packing, room: Room) -> tuple[Pieces, pa.Array]:
     """Pings of two words each as of one: numbers in the place of ids, and what they stand for."""
+    pings = together(pieces, room)
     index, names = codes(pa.chunked_array([pa.array(pings[::2].view(np.int64))]))
-    return index.view(np.uint64) << bits | pings[1::2], names
+    return Pieces.of(index.view(np.uint64) << np.uint64(packing.bits) | pings[1::2]), names
 
 
 def ranked(arenas: Sequence[Arena]) -> tuple[pa.Array | None, list[np.ndarray]]:
@@ -456,12 +470,12 @@ def ranked(arenas: Sequence[Arena]) -> tuple[pa.Array | None, list[np.ndarray]]:
 
 def gather(
     arenas: Sequence[Arena], names: pa.Array | None, ranks: Sequence[np.ndarray], bucket: int, room: Room
-) -> tuple[np.ndarray, pa.Array | None]:
+) -> tuple[Pieces, pa.Array | None]:
     """The pings of one bucket, packed, in the order of the input's pieces; and what their ids stand for, unless ids.
 
     Each bucket is gathered once. `names` and `ranks` as `ranked` returns them.
     """
-    pings, _ = _together(arenas, ranks, bucket, room)
+    pieces, _ = _pieces(arenas, ranks, bucket, room)
     for arena in arenas:
         arena.gathered(bucket)
-    return _coded(pings, np.uint64(arenas[0].packing.bits)) if arenas[0].wide else (pings, names)
+    return _coded(pieces, arenas[0].packing, room) if arenas[0].wide else (pieces, names)

@@ -23,7 +23,7 @@ from travelcard.buckets import Arena, gather, ranked
 from travelcard.cards import cards_of
 from travelcard.decode import Block
 from travelcard.ingest import LOST, QUARTERS, Counts, numbers, parts, sift, units
-from travelcard.kernel import Packing, Room, stays_of_bucket
+from travelcard.kernel import Packing, Pieces, Room, stays_of_bucket
 from travelcard.locations import Sieve, silent
 from travelcard.memory import arena_share, workers
 from travelcard.pages import Desk
@@ -32,7 +32,7 @@ from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, MAX_BUCKETS, REJECTS, STAYS
 from travelcard.sources import Batch, Piece, Reading, joined
-from travelcard.stays import laid_by, named, stays_table
+from travelcard.stays import in_order, named, stays_table
 from travelcard.store import Store, Written
 from travelcard.walk import Day, walked
 from travelcard.window import visits_of
@@ -215,7 +215,7 @@ def write_stays(
     day: date,
     wanted: Sieve,
     bucket: int,
-    slices: Iterable[tuple[np.ndarray, pa.Array | None]],
+    slices: Iterable[tuple[Pieces, pa.Array | None]],
     packing: Packing,
     room: Room,
 ) -> tuple[Written | None, int, int]:
@@ -224,21 +224,19 @@ def write_stays(
     `slices` are its packed pings and what their ids stand for, subscriber by subscriber in one of them.
     """
     ids: list[pa.Array] = []
-    parts: list[list[np.ndarray]] = []
-    people = merged = 0
+    begins: list[np.ndarray] = []
+    merged = rows = 0
     for pings, names in slices:
-        unique, columns, repeated = stays_of_bucket(pings, packing, store.layout.max_silence_s, room)
-        columns[0] += people
+        unique, begin, repeated = stays_of_bucket(pings, packing, store.layout.max_silence_s, room, rows)
         ids.append(named(unique, names))
-        parts.append(columns)
-        people, merged = people + len(unique), merged + repeated
-    if not people:
+        begins.append(begin[:-1])
+        merged, rows = merged + repeated, int(begin[-1])
+    if not rows:
         return None, 0, 0
-    who, columns = store.kept(pa.concat_arrays(ids)), [np.concatenate(some) for some in zip(*parts, strict=True)]
-    if len(ids) > 1 or store.layout.pseudonyms:
-        who, columns = laid_by(who, columns)
-    table = stays_table(who, pa.array(wanted.codes), columns, wanted.start)
-    return store.write(STAYS, table, {"day": day, "bucket": bucket}), people, merged
+    who, begin = store.kept(pa.concat_arrays(ids)), np.append(np.concatenate(begins), rows)
+    order = in_order(who) if len(ids) > 1 or store.layout.pseudonyms else None
+    table = stays_table(who, pa.array(wanted.codes), begin, room, wanted.start, order)
+    return store.write(STAYS, table, {"day": day, "bucket": bucket}), len(who), merged
 
 
 def write_rejects(store: Store, day: date, tables: Sequence[pa.Table]) -> list[Written]:

@@ -6,15 +6,16 @@ cuts the runs. Nothing is sorted globally and no interpreter lock is held (DESIG
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from travelcard.compiled import compiled, of_four, prefetch, scratch, shift_of, slot_of
+from travelcard.compiled import compiled, of_four, prefetch, scratch, shift_of, slot_of, words_at
 from travelcard.errors import InputError
 from travelcard.memory import pages, words
 
-__all__ = ["Packing", "Room", "renumber", "stays_of_bucket"]
+__all__ = ["Packing", "Pieces", "Room", "renumber", "stays_of_bucket"]
 
 _STRIDE = 256  # pings whose slots are worked out together
 COUNT = 28  # bits of a table's slot for a subscriber's pings; the others are for its key
@@ -40,40 +41,65 @@ class Packing(NamedTuple):
         return (1 << 64 - self.bits) - 1
 
 
+class Pieces(NamedTuple):
+    """Packed pings where they are in memory, in pieces of one order: the address of each, its length, whose they are.
+
+    Not one array: to lay them behind each other first is one more time that all of them are read and written.
+    """
+
+    at: np.ndarray
+    rows: np.ndarray
+    held: Sequence[np.ndarray]
+
+    @classmethod
+    def of(cls, *arrays: np.ndarray) -> Pieces:
+        """Arrays of words, one behind the other."""
+        at, rows = ([array.ctypes.data for array in arrays], [len(array) for array in arrays])
+        return cls(np.array(at, np.int64), np.array(rows, np.int64), arrays)
+
+    @property
+    def size(self) -> int:
+        """How many words."""
+        return int(self.rows.sum())
+
+
 @compiled
-def _number(pings, row, table, known, bits):
-    """Number subscribers from a row on, in place: the id of each ping gives way to a slot of the table.
+def _number(at, rows, piece, row, table, known, bits):
+    """Number subscribers from a row of a piece on, in place: the id of each ping gives way to a slot of the table.
 
     A slot holds the key of a subscriber, its id and 1, and how many pings it has; 0 is a free slot. Where to look is
-    worked out for some pings at once, and fetched, before the first of them is looked up. Returns (the row reached,
-    subscribers known): it stops where the table is half full.
+    worked out for some pings at once, and fetched, before the first of them is looked up. Returns (piece and row
+    reached, subscribers known): it stops where the table is half full.
     """
     mask, shift = np.uint64(len(table) - 1), shift_of(table)
     low = (_ONE << bits) - _ONE
     slots = scratch(_STRIDE, np.uint64)
-    while row < len(pings):
-        some = pings[row : row + _STRIDE]
+    while piece < len(rows):
+        some = words_at(at[piece], rows[piece])[row : row + _STRIDE]
+        if len(some) == 0:
+            piece, row = piece + 1, 0
+            continue
         for i in range(len(some)):
             slots[i] = slot_of((some[i] >> bits) + _ONE, shift)
         for i in range(len(some)):
             prefetch(table, slots[i])
         for i in range(len(some)):
             key, h = (some[i] >> bits) + _ONE, slots[i]
-            at = of_four(table, h, key, _COUNT)
-            if at == np.uint64(4):
+            found = of_four(table, h, key, _COUNT)
+            if found == np.uint64(4):
                 while table[h] and table[h] >> _COUNT != key:
                     h = (h + _ONE) & mask
                 if not table[h]:
                     if 2 * known >= len(table):
-                        return row + i, known
+                        return piece, row + i, known
                     known += 1
                     table[h] = key << _COUNT
-                at = np.uint64(0)
-            h += at
+                found = np.uint64(0)
+            h += found
             table[h] += _ONE
             some[i] = h << bits | some[i] & low
         row += len(some)
-    return row, known
+    return piece, row, known
 
 
 @compiled
@@ -89,27 +115,31 @@ def _move(table, larger, moved):
 
 
 @compiled
-def renumber(pings, numbers, bits):
+def renumber(at, rows, numbers, bits):
     """Put another number in the place of each ping's."""
     low = (_ONE << bits) - _ONE
-    for i in range(len(pings)):
-        pings[i] = np.uint64(numbers[pings[i] >> bits]) << bits | pings[i] & low
+    for piece in range(len(rows)):
+        pings = words_at(at[piece], rows[piece])
+        for i in range(len(pings)):
+            pings[i] = np.uint64(numbers[pings[i] >> bits]) << bits | pings[i] & low
 
 
 @compiled
-def _lay(pings, bits, fill, laid):
+def _lay(at, rows, bits, fill, laid):
     """The counting sort by subscriber, stable: `fill` holds, for each number, where its next event goes.
 
     Ten thousand subscribers' next events are as many cache lines: fetched ahead of their turn, it takes half the time.
     """
     low = (_ONE << bits) - _ONE
-    for i in range(len(pings)):
-        prefetch(fill, pings[min(i + 24, len(pings) - 1)] >> bits)
-        prefetch(laid, fill[pings[min(i + 12, len(pings) - 1)] >> bits])
-        h = pings[i] >> bits
-        k = fill[h]
-        fill[h] = k + _ONE
-        laid[k] = pings[i] & low
+    for piece in range(len(rows)):
+        pings = words_at(at[piece], rows[piece])
+        for i in range(len(pings)):
+            prefetch(fill, pings[min(i + 24, len(pings) - 1)] >> bits)
+            prefetch(laid, fill[pings[min(i + 12, len(pings) - 1)] >> bits])
+            h = pings[i] >> bits
+            k = fill[h]
+            fill[h] = k + _ONE
+            laid[k] = pings[i] & low
 
 
 @compiled
@@ -170,16 +200,20 @@ def _in_order(events: np.ndarray) -> None:
 
 
 @compiled
-def _runs(events, starts, shift, max_silence, who, place, arrive, depart, pings, inner):
-    """Cut every subscriber's events into stays, written to the last six arrays: (how many, pings merged)."""
+def _runs(events, starts, shift, max_silence, k, begin, place, arrive, depart, pings, inner):
+    """Cut every subscriber's events into stays, written to the last five arrays from row k on: pings merged.
+
+    `begin` gets the first row of each subscriber, and where the last one's end.
+    """
     places = (np.int64(1) << shift - 1) - 1
-    k = merged = 0
+    merged = 0
     for s in range(len(starts) - 1):
+        begin[s] = k
         mine = events[starts[s] : starts[s + 1]]
         _in_order(mine)
         last = np.int64(mine[0])
         here, end, count, within = last >> 1 & places, last >> shift, np.int64(1), last & 1
-        who[k], place[k], arrive[k] = s, here, end
+        place[k], arrive[k] = here, end
         for i in range(1, len(mine)):
             event = np.int64(mine[np.uint64(i)])
             if event >> 1 == last >> 1:  # same second, same place: one ping, inner if any is
@@ -192,78 +226,88 @@ def _runs(events, starts, shift, max_silence, who, place, arrive, depart, pings,
             if at != here or second - end > max_silence:
                 depart[k], pings[k], inner[k] = end, count, within
                 k += 1
-                who[k], place[k], arrive[k] = s, at, second
+                place[k], arrive[k] = at, second
                 here, count, within = at, np.int64(0), np.int64(0)
             end = second
             count += 1
             within += event & 1
         depart[k], pings[k], inner[k] = end, count, within
         k += 1
-    return k, merged
+    begin[len(starts) - 1] = k
+    return merged
 
 
 class Room:
-    """One thread's scratch memory for the kernel, kept from bucket to bucket: the first touch of a page costs most."""
+    """One thread's memory for the kernel, kept from bucket to bucket: the first touch of a page costs most."""
 
     def __init__(self) -> None:
-        self._size = -1
-        self._block = pages(0, np.uint64)
+        self._arrays: dict[str, tuple[np.ndarray, ...]] = {}
         self.table = words(1 << 12)
 
-    def _sized(self, n: int) -> None:
-        if n > self._size:
-            self._size = n + n // 4
-            self._words = pages(self._size, "uint64")
-            kinds = ("uint32", "int32", "int16", "int32", "int32", "int32", "int32")
-            self._arrays = tuple(pages(self._size, kind) for kind in kinds)
+    def _sized(self, name: str, n: int, kinds: Sequence[str], kept: int = 0) -> tuple[np.ndarray, ...]:
+        """Arrays of these kinds for `n`, the same ones if they are large enough; `kept` are carried over to others."""
+        arrays = self._arrays.get(name, ())
+        if not arrays or n > len(arrays[0]):
+            larger = tuple(pages(n + n // 4, kind) for kind in kinds)
+            for old, new in zip(arrays, larger, strict=False):
+                new[:kept] = old[:kept]
+            self._arrays[name] = arrays = larger
+        return arrays
 
     def pings(self, n: int) -> np.ndarray:
-        """Room for the pings of a bucket."""
-        self._sized(n)
-        return self._words[:n]
+        """Room for words that are laid behind each other."""
+        return self._sized("pings", n, ["uint64"])[0][:n]
 
     def block(self, n: int) -> np.ndarray:
-        """Room for words that are read to be copied."""
-        if n > len(self._block):
-            self._block = pages(n + n // 4, np.uint64)
-        return self._block[:n]
+        """Room for words that are read from a file."""
+        return self._sized("block", n, ["uint64"])[0][:n]
 
-    def of(self, n: int) -> tuple[np.ndarray, ...]:
-        """(laid, who, place, arrive, depart, pings, inner), each at least `n` long."""
-        self._sized(n)
-        return self._arrays
+    def laid(self, n: int) -> np.ndarray:
+        """Room for events subscriber by subscriber."""
+        return self._sized("laid", n, ["uint32"])[0]
+
+    def stays(self, n: int, kept: int) -> tuple[np.ndarray, ...]:
+        """(place, arrive, depart, pings, inner) for so many stays, of which some are there."""
+        return self._sized("stays", n, ["int16", *["int32"] * 4], kept)
+
+    def rows(self, n: int) -> tuple[np.ndarray, ...]:
+        """(subscriber, place, arrive, depart, pings, inner) of a table's rows, times in microseconds."""
+        kinds = ["int64", "int16", "int64", "int64", "int32", "int32"]
+        return tuple(array[:n] for array in self._sized("rows", n, kinds))
 
 
 def stays_of_bucket(
-    pings: np.ndarray, packing: Packing, max_silence: int, room: Room
-) -> tuple[np.ndarray, list[np.ndarray], int]:
-    """One bucket's pings of one day to its stays, sorted by (subscriber, arrive, place).
+    pings: Pieces, packing: Packing, max_silence: int, room: Room, first: int = 0
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """One bucket's pings of one day to its stays, sorted by (subscriber, arrive, place), in `room.stays`.
 
     `pings` are packed so, and are written over; they may be in any order, and in that of time it is fastest. Returns
-    (distinct ids ascending, [who, place, arrive, depart, pings, inner], pings merged): `who` indexes the ids, times are
-    seconds of the day.
+    (distinct ids ascending, where the rows of each begin, from `first` on, and those of the last end, pings merged);
+    times are seconds of the day.
     """
-    if len(pings) >> COUNT:
-        raise InputError(f"{len(pings):,} pings in one bucket are more than it holds: make the store with more buckets")
-    bits = np.uint64(packing.bits)
-    laid, *columns = room.of(len(pings))
+    n = pings.size
+    if n >> COUNT:
+        raise InputError(f"{n:,} pings in one bucket are more than it holds: make the store with more buckets")
+    at, rows, bits = pings.at, pings.rows, np.uint64(packing.bits)
+    laid, columns = room.laid(n), room.stays(first + n, first)
     room.table[:] = 0
-    row = known = 0
+    piece = row = known = 0
     while True:
-        row, known = _number(pings, row, room.table, known, bits)
-        if row == len(pings):
+        piece, row, known = _number(at, rows, piece, row, room.table, known, bits)
+        if piece == len(rows):
             break
         larger, moved = words(2 * len(room.table)), np.empty(len(room.table), np.int64)
         _move(room.table, larger, moved)
-        renumber(pings[:row], moved, bits)
+        renumber(at, np.append(rows[:piece], row), moved, bits)
         room.table = larger
     slots = np.flatnonzero(room.table)
     ids = (room.table[slots] >> _COUNT).astype(np.int64) + (packing.base - 1)
     order = np.argsort(ids)
     slots = slots[order]
-    begin = np.zeros(len(slots) + 1, np.int64)
-    np.cumsum(room.table[slots] & ((_ONE << _COUNT) - _ONE), out=begin[1:])
-    room.table[slots] = begin[:-1]
-    _lay(pings, bits, room.table, laid)
-    k, merged = _runs(laid, begin, packing.shift, max_silence, *columns)
-    return ids[order], [column[:k].copy() for column in columns], merged
+    starts = np.zeros(len(slots) + 1, np.int64)
+    np.cumsum(room.table[slots] & ((_ONE << _COUNT) - _ONE), out=starts[1:])
+    room.table[slots] = starts[:-1]
+    _lay(at, rows, bits, room.table, laid)
+    begin = np.empty(len(starts), np.int64)
+    merged = _runs(laid, starts, packing.shift, max_silence, first, begin, *columns)
+    return ids[order], begin, merged

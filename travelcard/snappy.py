@@ -50,7 +50,7 @@ class _Page(NamedTuple):
 
 @compiled(inline="always")
 def _step(data, out, at, to, floor, copies):
-    """A literal, if there is one, and a copy, together of up to eight bytes: (where they end, in `out` too, whether so).
+    """A literal, if any, and a copy, together of up to eight bytes: (where they end, in `out` too, whether that is so).
 
     Nothing depends on a branch, and one word is written: what is copied from a place where a word was written as a
     whole need not wait for that to reach the cache. Its end is written over.
@@ -68,7 +68,11 @@ def _step(data, out, at, to, floor, copies):
         return at, to, False
     fresh = (_ONE << (new & np.uint64(63))) - _ONE
     put_word(out, to, word_at(out, to - np.int64(back)) & ~fresh | word >> _EIGHT & fresh)
-    return at + np.int64((shift >> np.uint64(3)) + (rest & np.uint64(3)) + _ONE), to + np.int64(size >> np.uint64(3)), True
+    return (
+        at + np.int64((shift >> np.uint64(3)) + (rest & np.uint64(3)) + _ONE),
+        to + np.int64(size >> np.uint64(3)),
+        True,
+    )
 
 
 @compiled

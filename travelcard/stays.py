@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import pyarrow.compute as pc
 
 from travelcard.compiled import compiled
 from travelcard.errors import InputError
-from travelcard.kernel import Packing, Room, stays_of_bucket
+from travelcard.kernel import Packing, Pieces, Room, stays_of_bucket
 from travelcard.schema import (
     MAX_PLACES,
     PINGS,
@@ -156,46 +155,53 @@ def named(ids: np.ndarray, names: pa.Array | None) -> pa.Array:
     return pa.array(ids) if names is None else names.take(pa.array(ids))
 
 
-def stays_table(ids: pa.Array, codes: pa.Array, columns: Sequence[np.ndarray], start: int) -> pa.Table:
-    """The kernel's columns as a table of stays: subscribers back in place, seconds since `start` as times.
-
-    Places are a dictionary: to look each of them up again is a third of what writing a stay takes.
-    """
-    who, place, arrive, depart, pings, inner = columns
-    arrays = {
-        "subscriber": ids.take(pa.array(who)),
-        "place": pa.DictionaryArray.from_arrays(pa.array(place), codes),
-        "arrive": timestamps(arrive.astype(np.int64) + start),
-        "depart": timestamps(depart.astype(np.int64) + start),
-        "pings": pa.array(pings),
-        "inner": pa.array(inner),
-    }
-    return pa.table(arrays)
+def in_order(ids: pa.Array) -> np.ndarray:
+    """Which of some ids comes first, second, and so on."""
+    # NumPy's sort takes a sixth of the time
+    return np.argsort(ids.to_numpy()) if pa.types.is_integer(ids.type) else pc.sort_indices(ids).to_numpy()
 
 
 @compiled
-def _lay_rows(order, begin, place, arrive, depart, pings, inner, laid):
-    """Copy rows subscriber by subscriber: `order` says whose come next, `begin` where they are."""
-    to_who, to_place, to_arrive, to_depart, to_pings, to_inner = laid
+def _laid(order, ids, begin, place, arrive, depart, pings, inner, start, rows):
+    """Lay stays out as rows, subscriber by subscriber: `order` says whose come next, `begin` where they are."""
+    to_id, to_place, to_arrive, to_depart, to_pings, to_inner = rows
     k = np.uint64(0)
     for rank in range(len(order)):
-        s = order[rank]
-        for row in range(begin[s], begin[s + 1]):
+        who = order[rank]
+        for row in range(begin[who], begin[who + 1]):
             i = np.uint64(row)
-            to_who[k], to_place[k], to_arrive[k] = rank, place[i], arrive[i]
-            to_depart[k], to_pings[k], to_inner[k] = depart[i], pings[i], inner[i]
+            to_id[k], to_place[k], to_pings[k], to_inner[k] = ids[who], place[i], pings[i], inner[i]
+            to_arrive[k], to_depart[k] = 1_000_000 * (start + arrive[i]), 1_000_000 * (start + depart[i])
             k += np.uint64(1)
 
 
-def laid_by(ids: pa.Array, columns: Sequence[np.ndarray]) -> tuple[pa.Array, list[np.ndarray]]:
-    """Rows that lie subscriber by subscriber, laid by the order of their ids; and these, in order."""
-    # NumPy's sort takes a sixth of the time
-    order = np.argsort(ids.to_numpy()) if pa.types.is_integer(ids.type) else pc.sort_indices(ids).to_numpy()
-    begin = np.zeros(len(ids) + 1, np.int64)
-    np.cumsum(np.bincount(columns[0], minlength=len(ids)), out=begin[1:])
-    laid = tuple(np.empty_like(column) for column in columns)
-    _lay_rows(order, begin, *columns[1:], laid)
-    return ids.take(pa.array(order)), list(laid)
+def stays_table(
+    ids: pa.Array, codes: pa.Array, begin: np.ndarray, room: Room, start: int, order: np.ndarray | None = None
+) -> pa.Table:
+    """The kernel's stays as a table, of `ids` or of these in an order: seconds since `start` as times.
+
+    It lies in the room, too, until that is used again.
+    """
+    plain = pa.types.is_integer(ids.type)
+    order = np.arange(len(ids)) if order is None else order
+    rows = room.rows(int(begin[-1]))
+    _laid(
+        order, ids.to_numpy() if plain else np.arange(len(ids)), begin, *room.stays(len(rows[0]), len(rows[0])),
+        int(start), rows,
+    )  # fmt: skip
+    who, place, arrive, depart, pings, inner = map(pa.array, rows)
+    return _table(
+        who if plain else ids.take(who), place, codes, arrive.cast(SECONDS), depart.cast(SECONDS), pings, inner
+    )
+
+
+def _table(ids: pa.Array, place: pa.Array, codes: pa.Array, *others: pa.Array) -> pa.Table:
+    """Columns as a table of stays.
+
+    Places are a dictionary: to look each of them up again is a third of what writing a stay takes.
+    """
+    columns = [ids, pa.DictionaryArray.from_arrays(place, codes), *others]
+    return pa.table(columns, STAYS.arrow().names)
 
 
 def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX_SILENCE) -> pl.DataFrame:
@@ -250,14 +256,13 @@ def stays(pings: Any, *, tz: str = "Asia/Shanghai", max_silence: timedelta = MAX
     day, starts = days_of(seconds, tz)
     pings = ids << packing.bits | seconds - starts[day] << packing.shift | place.astype(np.int64) << 1 | inner
     pieces = []
-    room = Room()
     by_day = np.argsort(day, kind="stable")
     pings = pings.view(np.uint64)[by_day]
     edges = np.searchsorted(day[by_day], np.arange(len(starts)))
     for d in np.unique(day):
-        mine = pings[edges[d] : edges[d + 1]]
-        unique, columns, _ = stays_of_bucket(mine, packing, silence, room)
-        pieces.append(stays_table(named(unique, names), places, columns, starts[d]))
+        mine, room = pings[edges[d] : edges[d + 1]], Room()
+        unique, begin, _ = stays_of_bucket(Pieces.of(mine), packing, silence, room)
+        pieces.append(stays_table(named(unique, names), places, begin, room, starts[d]))
     if not pieces:
         return no_stays(table["subscriber"].type)
     frame = _frame(pa.concat_tables(pieces))
@@ -338,4 +343,6 @@ def stitch(stays: Any, *, max_silence: timedelta = MAX_SILENCE, flicker: timedel
     n = _stitch(who, *columns, silence, between)
     if n == 0:
         return no_stays(table.schema.field("subscriber").type)
-    return _frame(stays_table(named(who[:n], names), places, [np.arange(n), *(c[:n] for c in columns)], 0))
+    place, arrive, depart, *counts = (column[:n] for column in columns)
+    times, others = [timestamps(arrive), timestamps(depart)], map(pa.array, counts)
+    return _frame(_table(named(who[:n], names), pa.array(place), places, *times, *others))

@@ -31,6 +31,7 @@ __all__ = [
     "shift_of",
     "slot_of",
     "word_at",
+    "words_at",
 ]
 
 _LOCK = RLock()
@@ -49,7 +50,8 @@ class Intrinsic(NamedTuple):
 
 
 of_four, word_at, put_word = Intrinsic("of_four"), Intrinsic("word_at"), Intrinsic("put_word")
-copy_bytes, prefetch, scratch = Intrinsic("copy_bytes"), Intrinsic("prefetch"), Intrinsic("scratch")
+words_at, copy_bytes = Intrinsic("words_at"), Intrinsic("copy_bytes")
+prefetch, scratch = Intrinsic("prefetch"), Intrinsic("scratch")
 
 
 def compiled(*function: Callable[..., Any], **options: Any) -> Any:

@@ -170,6 +170,19 @@ def put_word(_: Any, array: Any, index: Any, word: Any) -> Any:
 
 
 @intrinsic
+def words_at(_: Any, address: Any, n: Any) -> Any:
+    """The `n` words of memory from an address on, as an array."""
+
+    def generated(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        made, size = signature.return_type, _WORD(8)
+        array = context.make_array(made)(context, builder)
+        populate_array(array, builder.inttoptr(arguments[0], _WORD.as_pointer()), [arguments[1]], [size], size, None)
+        return array._getvalue()
+
+    return types.Array(types.uint64, 1, "C")(types.int64, types.int64), generated
+
+
+@intrinsic
 def copy_bytes(_: Any, array: Any, index: Any, source: Any, begin: Any, n: Any) -> Any:
     """Write `n` bytes of an array of bytes from source[begin] on to another's array[index] on."""
 
