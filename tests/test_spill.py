@@ -33,10 +33,13 @@ def numbers(seed: int, *, wide: bool, text: bool) -> Numbers:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-@pytest.mark.parametrize("chunk", [64, BLOCK // 8, 4096])
+@pytest.mark.parametrize("chunk", [BLOCK // 8, 4096])
+@pytest.mark.parametrize("regions", [1, 3])
 @pytest.mark.parametrize(("wide", "text"), [(False, False), (True, False), (False, True)])
-def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, wide, text, monkeypatch):
+def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, regions, wide, text, monkeypatch):
     monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 4 * chunk)
+    monkeypatch.setattr("travelcard.buckets.REGIONS", regions)
+    monkeypatch.setattr("travelcard.buckets.IN_REGION", 1)
     quarters = np.zeros(QUARTERS, np.int64)
 
     def arena(memory: int, share: float = 1) -> Arena:
@@ -53,7 +56,7 @@ def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, wide, t
         arena(1 << 14, 0.5) as two,
         arena(1 << 24) as all_,
     ):
-        for piece in range(8):
+        for piece in range(16):
             part = numbers(piece, wide=wide, text=text)
             assert not len((one, two)[piece % 2].put_numbers(part, DAY, piece, quarters))
             all_.put_numbers(part, DAY, piece, quarters)
@@ -61,7 +64,7 @@ def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, wide, t
         assert min(one.spilled, two.spilled) > (1 << 17)
         assert one.spilled % BLOCK == 0
         sent = [one.sent(bucket) for bucket in range(4)]
-        assert sum(len(part.words) for part in sent) == 40_000 * (1 + wide)
+        assert sum(len(part.words) for part in sent) == 80_000 * (1 + wide)
         assert gathered([one, two]) == gathered([all_])
         assert all(file._file.closed for file in one._files + two._files)  # before the day is done
 

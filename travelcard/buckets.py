@@ -27,7 +27,7 @@ from travelcard.pages import NO_COLUMN, Desk, plain
 from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_block, put_numbers, put_rows
 from travelcard.schema import REJECTED
 from travelcard.sources import Batch, text_bytes
-from travelcard.spill import Spill, padded
+from travelcard.spill import BLOCK, Spill
 from travelcard.stays import codes
 
 __all__ = ["Arena", "Sent", "gather", "ranked", "received", "together"]
@@ -35,6 +35,8 @@ __all__ = ["Arena", "Sent", "gather", "ranked", "received", "together"]
 OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group
 NEAR_ORDER = 512  # or one in so many of a day, if that is more: among so few, what order they are in costs nothing
 FILES = 4  # for what waits on disk, so that some can be given up while other buckets are reduced
+REGIONS = 4  # of an arena: the oldest one goes to the disk, so that most of the memory is in use at the end, too
+IN_REGION = 8  # chunks of every bucket, at least: short pieces cost more than their bytes
 PUT_ASIDE = 1 << 16  # rows of a block put aside before they are looked at
 
 
@@ -170,17 +172,12 @@ class Names:
 
 
 class _Part(NamedTuple):
-    """Rows of one bucket chunk by chunk, in memory or together in a file."""
+    """Rows of one bucket in chunks, in memory or one behind the other in a file, each as long as it is in memory."""
 
     at: int  # where they begin in the file, -1 in memory
-    starts: np.ndarray  # the first word of each chunk: of those in the file from there on
-    words: np.ndarray  # of each chunk
+    chunks: np.ndarray  # which they are in memory, or in the file from there on
+    words: np.ndarray  # of each that mean something
     order: np.ndarray  # the piece of the input that each was begun in
-
-    @property
-    def size(self) -> int:
-        """How many words on disk, which are whole blocks."""
-        return padded(8 * int(self.words.sum())) // 8
 
 
 @compiled
@@ -204,8 +201,8 @@ class Arena:
     """What one thread has read: pings in chunks by bucket, and text subscribers under numbers of its own.
 
     `memory` bytes are held at most, or what `rows` take; `folder` is where the file for the others is made. Without a
-    `packing` ids may be any, and a ping takes twice the room. The first time that `share` of the memory is enough to go
-    to the file: where arenas have different ones, they do not all wait for the disk at once. `room` gives the memory.
+    `packing` ids may be any, and a ping takes twice the room. Of the first region only a `share` is used at first:
+    where arenas have different ones, they do not all wait for the disk at once. `room` gives the memory.
     """
 
     def __init__(
@@ -229,13 +226,16 @@ class Arena:
         together = OPEN_CHUNKS
         while together < rows // NEAR_ORDER:
             together *= 2
-        size = min(max(together // buckets, 64), 4096)
+        size = min(max(together // buckets, BLOCK // 8), 4096)
         count = min(memory // (8 * width), rows) // size + 2 * buckets
+        regions = min(max(count // (IN_REGION * buckets), 1), REGIONS)
+        self._regions = [count * i // regions for i in range(regions + 1)]
+        self._region, first = 0, self._regions[1]
         self._chunks = Chunks(
             room(width * count * size),
             np.zeros(buckets, np.int64),
-            np.array([0, max(int(share * count), min(2 * buckets, count))]),
-            np.empty(count, np.int16),
+            np.array([min(int((1 - share) * first), max(first - 2 * buckets, 0)), first]),
+            np.full(count, -1, np.int16),
             np.empty(count, np.int32),
             size,
             np.uint64(64 - max(bits, 1)),
@@ -330,30 +330,34 @@ class Arena:
     def _day(self, unit: int, sieve: Sieve) -> Day:
         return Day(unit, sieve.start, sieve.length, np.uint64(self.packing.shift))
 
-    def _held(self, bucket: int) -> _Part:
-        """The rows of a bucket in memory; all chunks but the last are full."""
+    def _held(self, bucket: int, first: int = 0, last: int | None = None) -> _Part:
+        """The rows of a bucket in memory, or in some of its chunks; all are full but that in which it goes on."""
         chunks = self._chunks
-        mine = np.flatnonzero(chunks.owner[: chunks.free[0]] == bucket)
-        rows = np.full(len(mine), chunks.size)
-        rows[-1:] = chunks.tail[bucket] - mine[-1:] * chunks.size
-        return _Part(-1, mine * chunks.size * chunks.width, rows * chunks.width, chunks.order[mine])
+        mine = np.flatnonzero(chunks.owner[first:last] == bucket) + first
+        last_one, some = divmod(int(chunks.tail[bucket]), chunks.size)
+        rows = np.where((mine == last_one) & (some > 0), some, chunks.size)
+        return _Part(-1, mine, rows * chunks.width, chunks.order[mine])
 
     def _spill(self) -> None:
-        """Write everything in memory to the files, by bucket, and begin anew."""
-        chunks, room = self._chunks, Room()
+        """Go on to the next region, of which what is in use is written to the files, by bucket."""
+        chunks = self._chunks
+        self._region = (self._region + 1) % (len(self._regions) - 1)
+        first, last = self._regions[self._region : self._region + 2]
+        chunks.free[:] = first, last
+        if (chunks.owner[first:last] < 0).all():
+            return
         try:
             while len(self._files) < len(self._left):
                 self._files.append(Spill(self._folder))
             for bucket, parts in enumerate(self._spilled):
-                held, file = self._held(bucket), self._files[self._at(bucket)]
-                words = room.block(held.size)
-                _copied(chunks.pings.ctypes.data + 8 * held.starts, held.words, words)
-                parts.append(held._replace(at=file.size, starts=np.cumsum(held.words) - held.words))
-                file.write(words)
+                held, file = self._held(bucket, first, last), self._files[self._at(bucket)]
+                if len(held.chunks):
+                    parts.append(held._replace(at=file.size, chunks=np.arange(len(held.chunks))))
+                    file.write(chunks.pings, held.chunks, chunks.size * chunks.width)
         except OSError as error:
             raise InputError(f"{self._folder} cannot hold the pings for which memory has no room: {error}") from error
-        chunks.tail[:] = chunks.free[0] = 0
-        chunks.free[1] = len(chunks.owner)
+        chunks.owner[first:last] = -1
+        chunks.tail[(chunks.tail >= first * chunks.size) & (chunks.tail < last * chunks.size)] = 0
 
     @property
     def spilled(self) -> int:
@@ -376,16 +380,20 @@ class Arena:
         """All rows of a bucket."""
         return [*self._spilled[bucket], self._held(bucket)]
 
-    def read(self, bucket: int, part: _Part, words: np.ndarray) -> None:
-        """Read again what is in a file."""
+    @property
+    def length(self) -> int:
+        """Words of a chunk."""
+        return self._chunks.size * self._chunks.width
+
+    def read(self, bucket: int, part: _Part, words: np.ndarray) -> np.ndarray:
+        """The chunks that those of a part are counted among; what is in a file is read again, to some words."""
+        if part.at < 0:
+            return self._chunks.pings
         try:
             self._files[self._at(bucket)].read(part.at, words)
         except OSError as error:
             raise InputError(f"{self._folder}: the pings that wait there cannot be read again: {error}") from error
-
-    def memory(self) -> np.ndarray:
-        """Where the chunks that are in no file begin to be counted from."""
-        return self._chunks.pings
+        return words
 
     def sent(self, bucket: int) -> Sent | None:
         """The rows of a bucket, to be reduced elsewhere; None where there are none."""
@@ -407,21 +415,20 @@ def _pieces(arenas: Sequence[Arena], ranks: Sequence[np.ndarray], bucket: int, r
 
     What is in files is read into the room. Where there are `ranks`, numbers have given way to them.
     """
-    parts = [arena.parts(bucket) for arena in arenas]
-    block, done = room.block(sum(part.size for some in parts for part in some if part.at >= 0)), 0
+    parts = [(i, part) for i, arena in enumerate(arenas) for part in arena.parts(bucket)]
+    length, done = arenas[0].length, 0
+    block = room.block(sum(length * len(part.chunks) for _, part in parts if part.at >= 0))
     at: list[np.ndarray] = []
-    for i, arena in enumerate(arenas):
-        for part in parts[i]:
-            source = arena.memory()
-            if part.at >= 0:
-                source, done = block[done : done + part.size], done + part.size
-                arena.read(bucket, part, source)
-            at.append(source.ctypes.data + 8 * part.starts)
-            if ranks:
-                renumber(at[-1], part.words, ranks[i], np.uint64(arena.packing.bits))
-    words, order = (np.concatenate([part[field] for some in parts for part in some]) for field in (2, 3))
+    held: list[np.ndarray] = []
+    for i, part in parts:
+        end = done + length * len(part.chunks) if part.at >= 0 else done
+        held.append(arenas[i].read(bucket, part, block[done:end]))
+        at.append(held[-1].ctypes.data + 8 * length * part.chunks)
+        done = end
+        if ranks:
+            renumber(at[-1], part.words, ranks[i], np.uint64(arenas[i].packing.bits))
+    words, order = (np.concatenate([part[field] for _, part in parts]) for field in (2, 3))
     by = np.argsort(order, kind="stable")
-    held = [block, *(arena.memory() for arena in arenas)]
     return Pieces(np.concatenate(at)[by], words[by], held), int(order.min(initial=np.iinfo(np.int32).max))
 
 

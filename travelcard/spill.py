@@ -14,14 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["BLOCK", "Spill", "padded"]
+__all__ = ["BLOCK", "Spill"]
 
+_MOST = 1024  # pieces of memory that the system writes at once
 BLOCK = 4096  # bytes: past the cache, all that is read or written begins and ends at a multiple of this, in memory too
-
-
-def padded(size: int) -> int:
-    """A number of bytes, rounded up to whole blocks."""
-    return -(-size // BLOCK) * BLOCK
 
 
 class Spill:
@@ -45,13 +41,17 @@ class Spill:
         except OSError:  # one that is in memory, or has larger blocks; or a disk that is full, as the first write finds
             fcntl.fcntl(number, fcntl.F_SETFL, before)
 
-    def write(self, words: np.ndarray) -> None:
-        """Append an array, whole blocks on pages of memory, to the file."""
-        rest = words.data.cast("B")
-        while rest:
-            done = os.pwrite(self._file.fileno(), rest, self.size)
+    def write(self, words: np.ndarray, chunks: np.ndarray, length: int) -> None:
+        """Append chunks of an array to the file, each so many words on pages of memory of its own."""
+        data, at = words.data.cast("B"), 8 * length * chunks
+        rest, n = [data[begin : begin + 8 * length] for begin in at.tolist()], 0
+        while n < len(rest):
+            done = os.pwritev(self._file.fileno(), rest[n : n + _MOST], self.size)
             self.size += done
-            rest = rest[done:]
+            while n < len(rest) and done >= len(rest[n]):
+                done, n = done - len(rest[n]), n + 1
+            if done:
+                rest[n] = rest[n][done:]
 
     def read(self, at: int, words: np.ndarray) -> None:
         """Read so much from a byte on, again whole blocks."""
