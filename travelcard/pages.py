@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import FileIO
 from typing import Any, NamedTuple
 
 import cramjam
@@ -242,7 +243,7 @@ class Chunk:
         return (self.column.raw if where[6] == where[5] else self.column.room), where
 
 
-def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: Desk, name: str) -> Chunk | None:
+def chunk_of(file: FileIO, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: Desk, name: str) -> Chunk | None:
     """A column of a row group, laid on the desk under a name; None where a page is of an encoding that is not taken.
 
     Raises `ArrowInvalid` where the file is not what its footer says, or a page does not have its checksum.
@@ -250,10 +251,9 @@ def chunk_of(path: str, chunk: pq.ColumnChunkMetaData, field: pa.Field, desk: De
     start = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
     size = chunk.total_compressed_size
     raw = desk.room(f"packed {name}", size + PADDING)
-    with open(path, "rb", buffering=0) as file:
-        file.seek(start)
-        if file.readinto(raw.data[:size]) != size:
-            raise pa.ArrowInvalid(f"{chunk.path_in_schema} ends before its end")
+    file.seek(start)
+    if file.readinto(raw.data[:size]) != size:
+        raise pa.ArrowInvalid(f"{chunk.path_in_schema} ends before its end")
     most, n = 256, SHORT
     while n == SHORT:
         most *= 4

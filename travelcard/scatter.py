@@ -191,7 +191,7 @@ def _located(column, page, space, meaning, base, table):
     """The location of every row of a page of cells, MISSING of those without one: whether the page is sound.
 
     A word of the dictionary is looked up when a ping first names it: that is what marks its cell, and there are far
-    fewer words than pings. `meaning` is of each word, after that of no word.
+    fewer words than pings; writers lay them in this order. `meaning` is of each word, after that of no word.
     """
     n, shift = column.pages[page, 1], shift_of(table)
     locations, known = space.locations[:n], space.known[:n]
@@ -212,6 +212,7 @@ def _located(column, page, space, meaning, base, table):
         for i in range(n if lowest == UNSEEN else 0):
             k = index[i] + 1
             if meaning[k] == UNSEEN:
+                expect(column.words, k - 1, base, table, shift)
                 meaning[k] = location_of(column.words[k - 1], base, table, shift)
             locations[i] = meaning[k]
         return True
