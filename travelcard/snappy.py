@@ -15,27 +15,29 @@ from travelcard.compiled import compiled, copy_bytes, put_word, word_at
 
 __all__ = ["unpacked"]
 
-_BYTE, _WIDE, _EIGHT, _ONE = np.uint64(0xFF), np.uint64(0xFFFF), np.uint64(8), np.uint64(1)
+_BYTE, _EIGHT, _ONE, _NONE = np.uint64(0xFF), np.uint64(8), np.uint64(1), np.uint64(0)
 _NEAR = 8  # bytes: how near a copy of the fast way may begin, so that it reads only what is written
 _WORD = 8  # bytes that a step of it reads and writes, at most
 
 
 def _copies() -> np.ndarray:
-    """Of a first byte: how many bits a copy has, from bit 32 on the top of how far back, from bit 48 on a mask.
+    """Of a first byte: how many bits a copy has, a mask of the bytes behind it that say how far back, the top of that.
 
-    The mask is of the bytes behind it that hold the rest. What is no such copy has too many bits, and so has a short
-    one behind whose literal the word could end before it does.
+    One behind the other, 256 of each. What is no such copy has too many bits, and so has a short one behind whose
+    literal the word could end before it does.
     """
-    found = np.full(256, 255, np.uint64)
+    found = np.zeros((3, 256), np.uint64)
+    found[0] = 255
     for tag in range(256):
         if tag & 3 == 1:
-            found[tag] = 8 * ((tag >> 2 & 7) + 4) | (tag >> 5) << 40 | 0xFF << 48
+            found[:, tag] = 8 * ((tag >> 2 & 7) + 4), 0xFF, tag >> 5 << 8
         elif tag & 3 == 2 and tag >> 2 in range(3, 8):
-            found[tag] = 8 * ((tag >> 2) + 1) | 0xFFFF << 48
-    return found
+            found[:, tag] = 8 * ((tag >> 2) + 1), 0xFFFF, 0
+    return found.reshape(-1)
 
 
 _COPIES = _copies()
+_MASKS, _TOPS = np.uint64(256), np.uint64(512)
 
 
 class _Page(NamedTuple):
@@ -57,17 +59,17 @@ def _step(data, out, at, to, floor, copies):
     """
     word = word_at(data, at)
     tag = word & _BYTE
-    shift = np.uint64(16) + (tag << _ONE) if tag & np.uint64(3) == 0 else np.uint64(0)
-    new = np.uint64(8) + (tag << _ONE) if tag & np.uint64(3) == 0 else np.uint64(0)
+    is_literal = tag & np.uint64(3) == 0
+    shift = np.uint64(16) + (tag << _ONE) if is_literal else _NONE  # bits of the literal, its first byte included
     rest = word >> (shift & np.uint64(63))
-    copy = copies[rest & _BYTE]
-    back = (rest >> _EIGHT & copy >> np.uint64(48)) + (copy >> np.uint64(32) & _WIDE)
-    size = new + (copy & _BYTE)
+    copy = rest & _BYTE
+    back = (rest >> _EIGHT & copies[copy + _MASKS]) + copies[copy + _TOPS]
+    size = (np.uint64(8) + (tag << _ONE) if is_literal else _NONE) + copies[copy]
     # wraps round for what begins nearer than a word, which would copy what it has not written yet
     if size > np.uint64(64) or back - np.uint64(_NEAR) > np.uint64(to - floor):
         return at, to, False
-    fresh = (_ONE << (new & np.uint64(63))) - _ONE
-    put_word(out, to, word_at(out, to - np.int64(back)) & ~fresh | word >> _EIGHT & fresh)
+    old = np.uint64(np.int64(~_NONE << (shift & np.uint64(63))) >> 8)  # the bytes that are no literal
+    put_word(out, to, word_at(out, to - np.int64(back)) & old | word >> _EIGHT & ~old)
     return (
         at + np.int64((shift >> np.uint64(3)) + (rest & np.uint64(3)) + _ONE),
         to + np.int64(size >> np.uint64(3)),
