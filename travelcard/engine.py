@@ -195,6 +195,8 @@ def _read(night: Night, spilled: ExitStack) -> list[Hand]:
             night.progress("read", done, total)
         for _ in pool.map(lambda hand: hand.decide(len(pieces)), hands):
             pass
+    for hand in hands:
+        hand.desk = Desk()  # its room is wanted for the buckets
     return hands
 
 
