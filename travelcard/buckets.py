@@ -21,7 +21,7 @@ from travelcard.decode import Block, Rest, Space
 from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
 from travelcard.kernel import Packing, Pieces, Room, renumber
-from travelcard.locations import MISSING, UNSEEN, Sieve, by_plmn
+from travelcard.locations import MISSING, UNSEEN, Sieve, countries_of
 from travelcard.memory import words
 from travelcard.pages import NO_COLUMN, Desk, plain
 from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_block, put_numbers, put_rows
@@ -305,7 +305,7 @@ class Arena:
         ids, times, cells, plmn = (
             block.columns.get(name, NO_COLUMN) for name in ("subscriber", "time", "cell", "plmn")
         )
-        mixed, countries = np.empty(0, np.int64), by_plmn(block.countries, sieve)
+        mixed, countries = np.empty(0, np.int64), countries_of(block.countries, sieve)
         if block.texts is not None:
             numbers, mixed = self._numbered(block.texts)
             ids = plain(numbers)

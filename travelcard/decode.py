@@ -255,7 +255,8 @@ class Block:
             out["subscriber"] = self.texts.take(pa.array(rest.rows))
         if "plmn" in self.columns:
             out["plmn"] = self.countries.take(pa.array(rest.plmn, mask=rest.plmn < 0))
-        return {name: out[name].cast(kind) for name, kind in self.types.items()}
+        typed = ((name, out[name], kind) for name, kind in self.types.items())
+        return {name: array if array.type == kind else array.cast(kind) for name, array, kind in typed}
 
 
 def block_of(

@@ -28,8 +28,8 @@ __all__ = [
     "UNSEEN",
     "Inventory",
     "Sieve",
-    "by_plmn",
     "by_position",
+    "countries_of",
     "expect",
     "find",
     "floats",
@@ -346,15 +346,16 @@ def by_position(lat: np.ndarray, lon: np.ndarray, accuracy: np.ndarray | None, s
     return out
 
 
-def by_plmn(plmn: pa.Array, sieve: Sieve) -> np.ndarray:
+def _by_plmn(plmn: pa.Array, sieve: Sieve) -> np.ndarray:
     """Locations of roaming pings: the country of the first three digits; always inner; a null is `null_cell`."""
     encoded = pc.dictionary_encode(as_text(plmn), null_encoding="encode")
-    meaning = [
-        MISSING if text is None else sieve.countries.get(text[:3], -1) * 2 + 1
-        for text in encoded.dictionary.to_pylist()
-    ]
-    known = np.array([_NOWHERE if m == -1 else m for m in meaning], np.int32)
-    return known[encoded.indices.to_numpy()]
+    return countries_of(encoded.dictionary, sieve)[encoded.indices.to_numpy()]
+
+
+def countries_of(words: pa.Array, sieve: Sieve) -> np.ndarray:
+    """`_by_plmn` of a few texts, one by one."""
+    meaning = [MISSING if text is None else sieve.countries.get(text[:3], -1) * 2 + 1 for text in words.to_pylist()]
+    return np.array([_NOWHERE if m == -1 else m for m in meaning], np.int32)
 
 
 def _present(*arrays: pa.Array | None) -> np.ndarray | None:
@@ -386,5 +387,5 @@ def locations_of(columns: Mapping[str, pa.Array], rows: int, sieve: Sieve) -> tu
         open_ &= ~has
     if (has := _present(columns.get("plmn"))) is not None:
         has &= open_
-        out[has] = by_plmn(columns["plmn"].filter(pa.array(has)), sieve)
+        out[has] = _by_plmn(columns["plmn"].filter(pa.array(has)), sieve)
     return out, positioned
