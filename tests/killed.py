@@ -81,7 +81,8 @@ def main(point: str, arguments: list[str]) -> None:
         from travelcard import buckets
 
         os.environ["TRAVELCARD_MEMORY"] = "1KiB"
-        buckets.OPEN_CHUNKS = 1024
+        buckets.OPEN_CHUNKS, buckets.BLOCK = 1024, 512
+        del os.O_DIRECT  # which may want longer pieces
         words = words[1:]
     if words:
         set_up(words[0], int(words[1]), int(words[2]) if len(words) > 2 else 0)

@@ -287,7 +287,9 @@ def test_run_is_a_whole_night(tmp_path):
 
 
 def test_pings_for_which_memory_has_no_room_go_to_disk_and_come_back(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 512)  # 64 pings a chunk, 16 chunks a thread
+    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 512)
+    monkeypatch.setattr("travelcard.buckets.BLOCK", 512)  # 64 pings a chunk, 16 chunks a thread
+    monkeypatch.delattr("os.O_DIRECT", raising=False)  # which may want longer pieces
     root, cells, store, _ = made
     small = Store(tmp_path / "store", asked={"buckets": 8})
     step = run_stays(small, day=DAYS[0], pings=pattern(root), cells=cells, reading=READING, memory=1)
