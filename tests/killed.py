@@ -81,7 +81,7 @@ def main(point: str, arguments: list[str]) -> None:
         from travelcard import buckets
 
         os.environ["TRAVELCARD_MEMORY"] = "1KiB"
-        buckets.OPEN_CHUNKS, buckets.BLOCK = 1024, 512
+        buckets.OPEN_CHUNKS, buckets.LEAST = 1024, 64
         del os.O_DIRECT  # which may want longer pieces
         words = words[1:]
     if words:

@@ -14,6 +14,7 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
+import pytest
 
 import travelcard as tc
 from travelcard import synth
@@ -48,6 +49,13 @@ def good(folder: Path, *words: object) -> str:
     done = command(folder, *words)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def short_chunks(patch: pytest.MonkeyPatch) -> None:
+    """Chunks of 64 pings, so that a few fill an arena; what waits on disk lies in the cache, which takes any length."""
+    patch.setattr("travelcard.buckets.OPEN_CHUNKS", 64)
+    patch.setattr("travelcard.buckets.LEAST", 64)
+    patch.delattr("os.O_DIRECT", raising=False)
 
 
 def rows(store: tc.Store) -> dict[str, pl.DataFrame]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nights import short_chunks
 
 from travelcard.buckets import Arena, gather, ranked, together
 from travelcard.decode import Block
@@ -177,7 +178,7 @@ def test_a_day_in_pages_becomes_what_it_becomes_in_columns(
     assert piece.block is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("travelcard.buckets.PUT_ASIDE", 256 + stored)
-        patch.setattr("travelcard.buckets.OPEN_CHUNKS", 256)
+        short_chunks(patch)
         assert met(piece) == met(replace(piece, block=None))
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from nights import short_chunks
 
 import travelcard as tc
 from travelcard.batch import run_stays
@@ -66,7 +67,7 @@ def times(dice: random.Random, n: int) -> tuple[pa.Array, dict[str, str]]:
 
 @pytest.mark.parametrize("seed", range(80))
 def test_a_run_and_the_frames_say_the_same(seed, places, tmp_path, monkeypatch):
-    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 64)  # chunks of 64 pings, so that arenas fill and spill
+    short_chunks(monkeypatch)  # so that arenas fill and spill
     dice = random.Random(seed)
     monkeypatch.setattr("travelcard.engine.SLICE", dice.choice((3, 1 << 21)))  # and buckets are reduced in slices
     n = dice.choice((1, 3, 50, 400, 3000))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from travelcard.buckets import Arena, gather, ranked, together
+from travelcard.buckets import LEAST, Arena, gather, ranked, together
 from travelcard.errors import InputError
 from travelcard.ingest import QUARTERS, Numbers
 from travelcard.kernel import Packing, Room
@@ -33,7 +33,7 @@ def numbers(seed: int, *, wide: bool, text: bool) -> Numbers:
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-@pytest.mark.parametrize("chunk", [BLOCK // 8, 4096])
+@pytest.mark.parametrize("chunk", [LEAST, 4096])
 @pytest.mark.parametrize("regions", [1, 3])
 @pytest.mark.parametrize(("wide", "text"), [(False, False), (True, False), (False, True)])
 def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, regions, wide, text, monkeypatch):
@@ -71,7 +71,7 @@ def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, regions
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_what_is_gone_from_the_disk_is_refused_in_one_line(folder, monkeypatch):
-    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 4 * BLOCK // 8)
+    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 4 * LEAST)
     with (
         TemporaryDirectory(dir=folder) as home,
         Arena(4, 1 << 14, 1 << 20, Packing.of(PLACES), PLACES, Path(home)) as arena,

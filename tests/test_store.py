@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
+from nights import short_chunks
 from polars.testing import assert_frame_equal
 
 import travelcard as tc
@@ -287,9 +288,7 @@ def test_run_is_a_whole_night(tmp_path):
 
 
 def test_pings_for_which_memory_has_no_room_go_to_disk_and_come_back(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 512)
-    monkeypatch.setattr("travelcard.buckets.BLOCK", 512)  # 64 pings a chunk, 16 chunks a thread
-    monkeypatch.delattr("os.O_DIRECT", raising=False)  # which may want longer pieces
+    short_chunks(monkeypatch)  # 16 of them a thread
     root, cells, store, _ = made
     small = Store(tmp_path / "store", asked={"buckets": 8})
     step = run_stays(small, day=DAYS[0], pings=pattern(root), cells=cells, reading=READING, memory=1)

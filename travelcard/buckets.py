@@ -33,6 +33,7 @@ from travelcard.stays import codes
 __all__ = ["Arena", "Sent", "gather", "ranked", "received", "together"]
 
 OPEN_CHUNKS = 1 << 18  # pings that one chunk of each bucket holds together, about a quarter of a row group
+LEAST = BLOCK // 8  # or so many each, which are written as they lie
 NEAR_ORDER = 512  # or one in so many of a day, if that is more: among so few, what order they are in costs nothing
 FILES = 4  # for what waits on disk, so that some can be given up while other buckets are reduced
 REGIONS = 4  # of an arena: the oldest one goes to the disk, so that most of the memory is in use at the end, too
@@ -226,7 +227,7 @@ class Arena:
         together = OPEN_CHUNKS
         while together < rows // NEAR_ORDER:
             together *= 2
-        size = min(max(together // buckets, BLOCK // 8), 4096)
+        size = min(max(together // buckets, LEAST), 4096)
         count = min(memory // (8 * width), rows) // size + 2 * buckets
         regions = min(max(count // (IN_REGION * buckets), 1), REGIONS)
         self._regions = [count * i // regions for i in range(regions + 1)]
