@@ -24,8 +24,8 @@ FOLDERS = [folder for folder in ("/var/tmp", "/dev/shm") if os.path.isdir(folder
 
 
 def numbers(seed: int, *, wide: bool, text: bool) -> Numbers:
-    """Ten thousand pings in some order of time."""
-    rng, rows = np.random.default_rng(seed), 10_000
+    """Ten thousand pings in some order of time: of one bucket, they end with a chunk."""
+    rng, rows = np.random.default_rng(seed), 20 * LEAST
     ids = rng.integers(0, 300, rows) + (rng.integers(0, 2, rows) << 50 if wide else 0)
     who = pa.array([f"{i}号" for i in ids.tolist()]) if text else ids
     times = DAY.start + np.sort(rng.integers(0, 80_000, rows)) + rng.integers(0, 60, rows)
@@ -35,19 +35,20 @@ def numbers(seed: int, *, wide: bool, text: bool) -> Numbers:
 @pytest.mark.parametrize("folder", FOLDERS)
 @pytest.mark.parametrize("chunk", [LEAST, 4096])
 @pytest.mark.parametrize("regions", [1, 3])
+@pytest.mark.parametrize("buckets", [1, 4])
 @pytest.mark.parametrize(("wide", "text"), [(False, False), (True, False), (False, True)])
-def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, regions, wide, text, monkeypatch):
-    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", 4 * chunk)
+def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, regions, buckets, wide, text, monkeypatch):
+    monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", buckets * chunk)
     monkeypatch.setattr("travelcard.buckets.REGIONS", regions)
     monkeypatch.setattr("travelcard.buckets.IN_REGION", 1)
     quarters = np.zeros(QUARTERS, np.int64)
 
     def arena(memory: int, share: float = 1) -> Arena:
-        return Arena(4, memory, 1 << 20, None if wide else Packing.of(PLACES), PLACES, Path(home), share)
+        return Arena(buckets, memory, 1 << 20, None if wide else Packing.of(PLACES), PLACES, Path(home), share)
 
     def gathered(arenas: list[Arena]) -> list:
         names, ranks = ranked(arenas)
-        made = [gather(arenas, names, ranks, bucket, Room()) for bucket in range(4)]
+        made = [gather(arenas, names, ranks, bucket, Room()) for bucket in range(buckets)]
         return [(np.sort(together(pings, Room())).tolist(), known and known.to_pylist()) for pings, known in made]
 
     with (
@@ -63,8 +64,8 @@ def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, regions
         assert all_.spilled == 0
         assert min(one.spilled, two.spilled) > (1 << 17)
         assert one.spilled % BLOCK == 0
-        sent = [one.sent(bucket) for bucket in range(4)]
-        assert sum(len(part.words) for part in sent) == 80_000 * (1 + wide)
+        sent = [one.sent(bucket) for bucket in range(buckets)]
+        assert sum(len(part.words) for part in sent) == 160 * LEAST * (1 + wide)
         assert gathered([one, two]) == gathered([all_])
         assert all(file._file.closed for file in one._files + two._files)  # before the day is done
 
