@@ -1,8 +1,8 @@
 """A day's clean pings, scattered into buckets as they are read, in memory as long as there is room, then on disk.
 
-Every thread that reads has an `Arena` of its own: chunks of rows, each of one bucket. When it is full the oldest ones go
-to a file that has no name, so that nothing of them outlives the process. A bucket is gathered from all arenas in the
-order of the input, which is nearly the order of time, and that is why the kernel's sort is short.
+Every thread that reads has an `Arena` of its own: chunks of rows, each of one bucket. When it is full the oldest go to
+a file that has no name, so that nothing of them outlives the process. A bucket is gathered from all arenas in the order
+of the input, which is nearly the order of time, and that is why the kernel's sort is short.
 """
 
 from __future__ import annotations
