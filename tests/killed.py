@@ -78,11 +78,11 @@ def set_up(kind: str, number: int, microseconds: int) -> None:
 def main(point: str, arguments: list[str]) -> None:
     words = point.split()
     if words[:1] == ["spilling"]:
-        from travelcard import buckets
+        import pytest
+        from nights import short_chunks
 
         os.environ["TRAVELCARD_MEMORY"] = "1KiB"
-        buckets.OPEN_CHUNKS, buckets.LEAST = 1024, 64
-        del os.O_DIRECT  # which may want longer pieces
+        short_chunks(pytest.MonkeyPatch())
         words = words[1:]
     if words:
         set_up(words[0], int(words[1]), int(words[2]) if len(words) > 2 else 0)

@@ -231,11 +231,10 @@ class Arena:
         count = min(memory // (8 * width), rows) // size + 2 * buckets
         regions = min(max(count // (IN_REGION * buckets), 1), REGIONS)
         self._regions = [count * i // regions for i in range(regions + 1)]
-        self._region, first = 0, self._regions[1]
         self._chunks = Chunks(
             room(width * count * size),
             np.zeros(buckets, np.int64),
-            np.array([min(int((1 - share) * first), max(first - 2 * buckets, 0)), first]),
+            np.array([int((1 - share) * self._regions[1]), self._regions[1]]),
             np.full(count, -1, np.int16),
             np.empty(count, np.int32),
             size,
@@ -335,15 +334,15 @@ class Arena:
         """The rows of a bucket in memory, or in some of its chunks; all are full but that in which it goes on."""
         chunks = self._chunks
         mine = np.flatnonzero(chunks.owner[first:last] == bucket) + first
-        last_one, some = divmod(int(chunks.tail[bucket]), chunks.size)
-        rows = np.where((mine == last_one) & (some > 0), some, chunks.size)
+        current, some = divmod(int(chunks.tail[bucket]), chunks.size)
+        rows = np.where((mine == current) & (some > 0), some, chunks.size)
         return _Part(-1, mine, rows * chunks.width, chunks.order[mine])
 
     def _spill(self) -> None:
         """Go on to the next region, of which what is in use is written to the files, by bucket."""
         chunks = self._chunks
-        self._region = (self._region + 1) % (len(self._regions) - 1)
-        first, last = self._regions[self._region : self._region + 2]
+        ended = self._regions.index(chunks.free[1]) % (len(self._regions) - 1)
+        first, last = self._regions[ended : ended + 2]
         chunks.free[:] = first, last
         if (chunks.owner[first:last] < 0).all():
             return
@@ -428,7 +427,8 @@ def _pieces(arenas: Sequence[Arena], ranks: Sequence[np.ndarray], bucket: int, r
         done = end
         if ranks:
             renumber(at[-1], part.words, ranks[i], np.uint64(arenas[i].packing.bits))
-    words, order = (np.concatenate([part[field] for _, part in parts]) for field in (2, 3))
+    words = np.concatenate([part.words for _, part in parts])
+    order = np.concatenate([part.order for _, part in parts])
     by = np.argsort(order, kind="stable")
     return Pieces(np.concatenate(at)[by], words[by], held), int(order.min(initial=np.iinfo(np.int32).max))
 
@@ -449,8 +449,8 @@ def received(parts: Sequence[Sent], packing: Packing, *, wide: bool) -> tuple[Pi
     every = Names()
     numbers = [every.number(part.names)[0] for part in parts]
     names, rank = every.ranked()
-    for part, number in zip(parts, numbers, strict=True):
-        renumber(*Pieces.of(part.words)[:2], rank[number], np.uint64(packing.bits))
+    for i, number in enumerate(numbers):
+        renumber(pieces.at[i : i + 1], pieces.rows[i : i + 1], rank[number], np.uint64(packing.bits))
     return pieces, names
 
 

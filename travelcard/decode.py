@@ -277,24 +277,26 @@ def block_of(
     texts, countries = None, pa.array([], pa.string())
     try:
         with open(file, "rb", buffering=0) as raw:
-            for name, source in columns.items():
-                chunk = chunk_of(raw, found[source], schema.field(source), desk, name)
-                if chunk is None:
-                    return None
-                rows = chunk.column.pages[chunk.column.pages[:, 0] != DICTIONARY, 1]
-                _sound((rows <= group.num_rows).all() and rows.sum() == group.num_rows)
-                types[name], words = chunk.type, _words(chunk)
-                if name == "subscriber" and isinstance(words, pa.Array):
-                    texts = _texts(chunk, words)
-                elif isinstance(words, np.ndarray):
-                    read[name] = chunk.column._replace(words=words)
-                elif (chunk.column.pages[:, 0] == PLAIN).any():
-                    coded = pc.dictionary_encode(_texts(chunk, words))
-                    countries = coded.dictionary
-                    read[name] = plain(np.array(pc.fill_null(coded.indices.cast(pa.int64()), NONE)))
-                else:
-                    countries = words
-                    read[name] = chunk.column._replace(words=np.arange(len(words)))
+            chunks = {
+                name: chunk_of(raw, found[source], schema.field(source), desk, name) for name, source in columns.items()
+            }
+        for name, chunk in chunks.items():
+            if chunk is None:
+                return None
+            rows = chunk.column.pages[chunk.column.pages[:, 0] != DICTIONARY, 1]
+            _sound((rows <= group.num_rows).all() and rows.sum() == group.num_rows)
+            types[name], words = chunk.type, _words(chunk)
+            if name == "subscriber" and isinstance(words, pa.Array):
+                texts = _texts(chunk, words)
+            elif isinstance(words, np.ndarray):
+                read[name] = chunk.column._replace(words=words)
+            elif (chunk.column.pages[:, 0] == PLAIN).any():
+                coded = pc.dictionary_encode(_texts(chunk, words))
+                countries = coded.dictionary
+                read[name] = plain(np.array(pc.fill_null(coded.indices.cast(pa.int64()), NONE)))
+            else:
+                countries = words
+                read[name] = chunk.column._replace(words=np.arange(len(words)))
     except (pa.ArrowException, OSError) as error:
         raise broken(file, error) from error
     return Block(file, row, group.num_rows, types, read, texts, countries)
