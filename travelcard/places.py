@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib.resources import as_file, files
@@ -54,7 +54,9 @@ REACH = (
     1.25  # average edges; no descendant of an H3 cell reaches farther from its centre (1.14 seen, all over the globe)
 )
 _VERSION = "1"
+_NAMES, _SHAPES = ("code", "name", "name_en", "province"), ("geometry", "h3")  # columns of a file of places
 _WGS84 = ("EPSG:4326", "EPSG:4490", "EPSG:4979", "OGC:CRS84", "OGC:CRS84H")  # 4490: CGCS2000, within a metre
+_CHINA = files("travelcard") / "data" / "china.parquet"
 _POSITION = np.uint64((1 << 52) - 1)  # of an H3 index: base cell and fifteen digits of three bits
 
 
@@ -70,11 +72,19 @@ class Places:
     names: tuple[str, ...] = field(repr=False)
     names_en: tuple[str | None, ...] = field(repr=False)
     provinces: tuple[str, ...] = field(repr=False)
-    wkb: pa.Array = field(repr=False)
-    cells: tuple[NDArray[np.uint64], ...] | None = field(default=None, repr=False)  # per place, compacted H3 cells
+    shapes: pa.Table | Callable[[], pa.Table] = field(repr=False)  # geometry, h3; or what reads them
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Places, (self.codes, self.names, self.names_en, self.provinces, self.wkb, self.cells)
+        return Places, (self.codes, self.names, self.names_en, self.provinces, self._shapes)
+
+    @cached_property
+    def _shapes(self) -> pa.Table:
+        return self.shapes if isinstance(self.shapes, pa.Table) else self.shapes()
+
+    @property
+    def wkb(self) -> pa.Array:
+        """The boundaries in the order of `codes`, as WKB."""
+        return self._shapes["geometry"].combine_chunks()
 
     @cached_property
     def polygons(self) -> NDArray[Any]:
@@ -206,14 +216,20 @@ class Places:
 
     @cached_property
     def _intervals(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.int32]]:
-        cells = self.cells if self.cells is not None else self._interior()
+        cells = self._cells
         low, high = _interval(np.concatenate(cells))
         place = np.repeat(np.arange(len(cells), dtype=np.int32), [len(c) for c in cells])
         order = np.argsort(low)
         return low[order], high[order], place[order]
 
-    def _interior(self) -> tuple[NDArray[np.uint64], ...]:
-        """The H3 cells that lie wholly in exactly one place, compacted, per place; 10 s for China's prefectures."""
+    @cached_property
+    def _cells(self) -> Sequence[NDArray[np.uint64]]:
+        """The H3 cells that lie wholly in exactly one place, compacted, per place; 10 s for China's prefectures, unless
+        they were saved.
+        """
+        if "h3" in self._shapes.column_names:
+            lists = self._shapes["h3"].combine_chunks()
+            return np.split(lists.flatten().to_numpy(), np.cumsum(lists.value_lengths().to_numpy())[:-1])
         import h3.api.numpy_int as h3  # noqa: PLC0415  only who makes an index needs it, and a card is shown at once
 
         area = km2(self.polygons).sum()
@@ -230,11 +246,10 @@ class Places:
             whole &= self.borders.locate(lat, lon) == i
             whole &= self.borders.alone(lat, lon, np.zeros(len(lat)), np.full(len(lat), i, np.int32))
             out.append(np.sort(np.asarray(h3.compact_cells(cells[whole]), np.uint64)))
-        return tuple(out)
+        return out
 
     def save(self, path: str | Path) -> None:
         """Write boundaries, names and the H3 index to one Parquet file, for `Places.load`."""
-        cells = self.cells if self.cells is not None else self._interior()
         table = pa.table(
             {
                 "code": pa.array(self.codes, pa.string()),
@@ -242,7 +257,7 @@ class Places:
                 "name_en": pa.array(self.names_en, pa.string()),
                 "province": pa.array(self.provinces, pa.string()),
                 "geometry": self.wkb,
-                "h3": pa.array(cells, pa.list_(pa.uint64())),
+                "h3": pa.array(self._cells, pa.list_(pa.uint64())),
             }
         ).replace_schema_metadata({"travelcard": "places", "version": _VERSION})
         pq.write_table(
@@ -257,19 +272,25 @@ class Places:
     @classmethod
     def load(cls, path: str | Path) -> Places:
         """Read what `save` wrote. Raises `InputError` for any other file."""
-        try:
-            table = pq.ParquetFile(path).read()
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
-        metadata = table.schema.metadata or {}
-        if metadata.get(b"travelcard") != b"places" or metadata.get(b"version") != _VERSION.encode():
-            raise InputError(f"{path} is no file of places (version {_VERSION}): read boundaries with places.from_file")
-        codes, names, names_en, provinces = (
-            tuple(table[c].to_pylist()) for c in ("code", "name", "name_en", "province")
-        )
-        lists = table["h3"].combine_chunks()
-        cells = np.split(lists.flatten().to_numpy(), np.cumsum(lists.value_lengths().to_numpy())[:-1])
-        return cls(codes, names, names_en, provinces, table["geometry"].combine_chunks(), tuple(cells))
+        return cls._named(path, _saved(path, _SHAPES))
+
+    @classmethod
+    def _named(cls, path: str | Path, shapes: pa.Table | Callable[[], pa.Table]) -> Places:
+        """Codes and names from what `save` wrote, and these shapes."""
+        codes, names, names_en, provinces = (tuple(c.to_pylist()) for c in _saved(path, _NAMES).select(_NAMES))
+        return cls(codes, names, names_en, provinces, shapes)
+
+
+def _saved(path: str | Path, columns: Sequence[str]) -> pa.Table:
+    """Columns of a file of places."""
+    try:
+        table = pq.ParquetFile(path).read(columns)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
+    metadata = table.schema.metadata or {}
+    if metadata.get(b"travelcard") != b"places" or metadata.get(b"version") != _VERSION.encode():
+        raise InputError(f"{path} is no file of places (version {_VERSION}): read boundaries with places.from_file")
+    return table
 
 
 def _interval(cells: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -295,8 +316,14 @@ def _metres(what: str, value: NDArray[np.float64]) -> None:
 @lru_cache(maxsize=1)
 def china() -> Places:
     """The prefecture-level places of China in 2022 with HKG, MAC and TWN, read once (371; their source: NOTICE)."""
-    with as_file(files("travelcard") / "data" / "china.parquet") as path:
-        return Places.load(path)
+    with as_file(_CHINA) as path:
+        return Places._named(path, _china_shapes)
+
+
+def _china_shapes() -> pa.Table:
+    """The boundaries, apart: to read them takes 15 ms, and a card shows names alone."""
+    with as_file(_CHINA) as path:
+        return _saved(path, _SHAPES)
 
 
 def from_polygons(
@@ -320,7 +347,7 @@ def from_polygons(
         tuple(names[i] for i in order),
         tuple(names_en[i] if names_en else None for i in order),
         tuple(provinces[i] or "" for i in order),
-        pa.array(shapely.to_wkb(polygons[order]), pa.binary()),
+        pa.table({"geometry": pa.array(shapely.to_wkb(polygons[order]), pa.binary())}),
     )
 
 
