@@ -117,6 +117,7 @@ class Hand:
     rejects: list[pa.Table] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     aside: list[Batch] = field(default_factory=list)  # rows that are not plainly clean
+    waiting: int = 0  # how many
 
     def read(self, piece: Piece, number: int) -> None:
         """Put the clean pings of a piece of the input into buckets; what is not plainly so is put aside."""
@@ -142,12 +143,13 @@ class Hand:
         if self.aside and not self.aside[0].like(batch):
             self.decide(number)
         self.aside.append(batch)
-        if sum(map(len, self.aside)) >= ASIDE:
+        self.waiting += len(batch)
+        if self.waiting >= ASIDE:
             self.decide(number)
 
     def decide(self, number: int) -> None:
         """Sift what was put aside, together: to begin costs as much as a thousand rows."""
-        batches, self.aside = self.aside, []
+        batches, self.aside, self.waiting = self.aside, [], 0
         if batches:
             self._sift(joined(batches), number)
 
@@ -184,6 +186,8 @@ def _read(night: Night, spilled: ExitStack) -> list[Hand]:
                 free.append(hands[-1])
             hand = free.pop()
         hand.read(piece, number)
+        if number >= len(pieces) - workers():
+            hand.decide(number)  # nothing more comes to it, or little
         with lock:
             free.append(hand)
         return piece.rows
