@@ -16,6 +16,7 @@ import travelcard as tc
 ORDER = [
     "errors",
     "late",
+    "files",
     "schema",
     "memory",
     "compiled",

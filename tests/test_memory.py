@@ -8,7 +8,7 @@ from travelcard.memory import Ahead, arena_share, workers
 
 
 def test_memory_made_ahead_is_long_enough_and_nobody_elses():
-    ahead = Ahead(10_000_000, 1 << 30)
+    ahead = Ahead(100_000_000, 1 << 30)
     lengths = [1_000, 10_000_000, 1 << 26, *[5] * (workers() + 1)]  # also more, and more often, than was made
     taken = [ahead.words(n) for n in lengths]
     assert [len(words) for words in taken] == lengths
@@ -19,6 +19,6 @@ def test_memory_made_ahead_is_long_enough_and_nobody_elses():
 
 
 def test_no_more_is_made_ahead_than_a_run_may_hold():
-    for rows, memory in ((10**10, 1 << 10), (10**10, 1 << 30), (0, 4 << 30), (100, 4 << 30)):
-        ahead = Ahead(rows, memory)
-        assert 8 * ahead._touched <= min(arena_share(memory), 8 * rows)
+    for files, memory in ((10**10, 1 << 10), (10**10, 1 << 30), (0, 4 << 30), (100, 4 << 30)):
+        ahead = Ahead(files, memory)
+        assert ahead._made <= min(arena_share(memory), files)

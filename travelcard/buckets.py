@@ -22,7 +22,7 @@ from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
 from travelcard.kernel import Packing, Pieces, Room, renumber
 from travelcard.locations import MISSING, UNSEEN, Sieve, countries_of
-from travelcard.memory import words
+from travelcard.memory import given_back, words
 from travelcard.pages import NO_COLUMN, Desk, plain
 from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_block, put_numbers, put_rows
 from travelcard.schema import REJECTED
@@ -259,6 +259,7 @@ class Arena:
 
     def close(self) -> None:
         """Give back the memory and the file; the counts stay."""
+        given_back(self._chunks.pings)
         self._chunks = self._chunks._replace(pings=np.empty(0, np.uint64))
         for file in self._files:
             file.close()

@@ -18,6 +18,8 @@ from travelcard import __version__
 from travelcard.errors import GateError, TravelcardError, hidden, mask
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from travelcard.config import Config
     from travelcard.engine import Engine
     from travelcard.store import Store
@@ -103,11 +105,12 @@ def run(
     from travelcard.schema import a_date
 
     settings = _settings(config)
+    room = _room(settings, day, engine)
     store = settings.open_store()
     as_of = a_date(day, "day") + timedelta(days=1)
     second = _second_half(settings, store, as_of, policy, accept)  # refused before a ping is read
     with store.writing(f"the run of {day}"), _engine(engine, master) as where:
-        _stays(settings, store, day, accept, where)
+        _stays(settings, store, day, room, accept, where)
         second(where)
     _warn_of_stale(store)
 
@@ -125,10 +128,11 @@ def stays(
         The day to process, YYYY-MM-DD. What the store holds for it is replaced.
     """
     settings = _settings(config)
+    room = _room(settings, day, engine)
     store = settings.open_store()
     # from the map of cells on: an expiry removes what is half written
     with store.writing(f"the stays of {day}"), _engine(engine, master) as where:
-        _stays(settings, store, day, accept, where)
+        _stays(settings, store, day, room, accept, where)
     _warn_of_stale(store)
 
 
@@ -393,26 +397,30 @@ def _engine(name: str, master: str | None) -> Iterator[Engine | None]:
         spark.stop()
 
 
-def _stays(settings: Config, store: Store, day: date, accept: str | None = None, engine: Engine | None = None) -> None:
+def _room(settings: Config, day: date, engine: str = "threads") -> Callable[[int], np.ndarray]:
+    """What gives memory for a day's pings: on this machine it is made from here on, while modules are loaded."""
+    from travelcard.files import bytes_of
     from travelcard.memory import MEMORY, Ahead, words
-    from travelcard.sources import pieces_of
 
-    source, reading = settings.ping_source(), settings.reading()
-    pings = settings.at(source.path)
-    pieces = pieces_of(pings, reading, day)
-    # made from here on, while the kernels are being loaded
-    room = Ahead(sum(piece.rows for piece in pieces), settings.memory or MEMORY).words if engine is None else words
+    if engine != "threads":
+        return words
+    return Ahead(bytes_of(settings.at(settings.ping_source().path), day), settings.memory or MEMORY).words
 
+
+def _stays(
+    settings: Config, store: Store, day: date, room: Callable[[int], np.ndarray], accept: str | None = None,
+    engine: Engine | None = None,
+) -> None:  # fmt: skip
     from travelcard.batch import run_stays
 
     with _progress() as progress:
         step = run_stays(
             store,
             day=day,
-            pings=pieces,
+            pings=settings.at(settings.ping_source().path),
             cells=settings.cell_map(store),
             places=settings.boundaries,
-            reading=reading,
+            reading=settings.reading(),
             progress=progress,
             accept=accept,
             engine=engine,
@@ -715,7 +723,7 @@ def demo(folder: Path = Path("demo"), *, serve: Annotated[bool, Parameter(name="
     settings = _settings(folder / CONFIG)
     store = settings.open_store()
     for day in days:
-        _stays(settings, store, day)
+        _stays(settings, store, day, _room(settings, day))
     as_of = days[-1] + timedelta(days=1)
     _second_half(settings, store, as_of, None)(None)
     people = pq.read_table(folder / "truth" / "people.parquet").to_pylist()

@@ -17,17 +17,25 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr, Valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from travelcard.errors import InputError
-from travelcard.gate import Gate, Limit
-from travelcard.places import Places, china, from_file
-from travelcard.policy import Policy
-from travelcard.pseudonyms import Pseudonyms
-from travelcard.risk import Risk, dated_lists, join_risk, read_risk, risk_in_force
-from travelcard.schema import STATUSES, saved_as, whole_seconds
-from travelcard.sources import Reading, read_table
-from travelcard.store import Store
 
 if TYPE_CHECKING:
+    from travelcard import cells, gate, places, policy, pseudonyms, risk, schema, sources, store
     from travelcard.cells import CellMap
+    from travelcard.gate import Gate
+    from travelcard.places import Places
+    from travelcard.policy import Policy
+    from travelcard.pseudonyms import Pseudonyms
+    from travelcard.risk import Risk
+    from travelcard.sources import Reading
+    from travelcard.store import Store
+else:
+    from travelcard.late import Late
+
+    # what a file says is known long before all that a run is made of is loaded
+    cells, gate, places, policy, pseudonyms, risk, schema, sources, store = (
+        Late(f"travelcard.{name}")
+        for name in ("cells", "gate", "places", "policy", "pseudonyms", "risk", "schema", "sources", "store")
+    )
 
 __all__ = ["Config", "ServiceSection"]
 
@@ -186,12 +194,13 @@ class Config(BaseSettings):
         return path if "://" in path else str(self._root / path)
 
     def open_store(self) -> Store:
+        silence = self.max_silence
         asked = {
             "tz": self.tz,
             "buckets": self.buckets,
-            "max_silence_s": None if self.max_silence is None else whole_seconds(self.max_silence, "max_silence"),
+            "max_silence_s": None if silence is None else schema.whole_seconds(silence, "max_silence"),
         }
-        return Store(self.at(self.store), asked={k: v for k, v in asked.items() if v is not None}, key=self.key())
+        return store.Store(self.at(self.store), asked={k: v for k, v in asked.items() if v is not None}, key=self.key())
 
     def key(self, variable: str = "TRAVELCARD_KEY") -> Pseudonyms | None:
         """The key of the pseudonyms, from an environment variable or where the file says; None where neither is.
@@ -199,7 +208,7 @@ class Config(BaseSettings):
         It is never in the file itself, which is copied, kept and shown.
         """
         if (given := os.environ.get(variable)) is not None:
-            return Pseudonyms(given.strip())
+            return pseudonyms.Pseudonyms(given.strip())
         return None if self.pseudonyms is None else _key_from(self, self.pseudonyms)
 
     @property
@@ -222,16 +231,16 @@ class Config(BaseSettings):
     @cached_property
     def boundaries(self) -> Places:
         if self.places is None:
-            return china()
+            return places.china()
         path = self.at(self.places.path)
         return (
-            Places.load(path)
-            if saved_as(path) == "places"
-            else from_file(path, **self.places.model_dump(exclude={"path"}))
+            places.Places.load(path)
+            if schema.saved_as(path) == "places"
+            else places.from_file(path, **self.places.model_dump(exclude={"path"}))
         )
 
     def reading(self) -> Reading:
-        return Reading(**self.ping_source().model_dump(exclude={"path"}))
+        return sources.Reading(**self.ping_source().model_dump(exclude={"path"}))
 
     def limits(self) -> dict[str, Any]:
         """What a run is limited to, as far as the file says."""
@@ -240,63 +249,61 @@ class Config(BaseSettings):
 
     def quality_gate(self) -> Gate:
         """The gate with its own limits, those of the file over them."""
-        given = {name: Limit(**limit.model_dump()) for name, limit in self.gate.limits.items()}
-        return Gate({**Gate().limits, **given}, self.gate.look_back)
+        given = {name: gate.Limit(**limit.model_dump()) for name, limit in self.gate.limits.items()}
+        return gate.Gate({**gate.Gate().limits, **given}, self.gate.look_back)
 
     def ping_source(self) -> Pings:
         if self.pings is None:
             raise InputError('no pings are configured: add [pings] path = "pings/{day}/*.parquet"')
         return self.pings
 
-    def cell_map(self, store: Store) -> CellMap | None:
+    def cell_map(self, kept_in: Store) -> CellMap | None:
         """The cell map of the inventory: loaded if it was saved as one, or built once per inventory and kept."""
-        from travelcard.cells import VERSION, CellMap  # noqa: PLC0415  a card needs no cells
-
         if self.cells is None:
             return None
         path = Path(self.at(self.cells.path))
         if not path.is_file():
             raise InputError(f"{path} is not there: [cells] path must be a cell inventory or a saved cell map")
-        if saved_as(path) == "cells":
-            return CellMap.load(path)
+        if schema.saved_as(path) == "cells":
+            return cells.CellMap.load(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256")
-        digest.update(json.dumps([VERSION, self.boundaries.digest, sorted(self.cells.columns.items())]).encode())
-        kept = store.scratch / "cells" / f"{digest.hexdigest()[:32]}.parquet"
-        if saved_as(kept) == "cells":  # not there, or damaged from outside: made anew
-            return CellMap.load(kept)
-        built = CellMap.build(path, places=self.boundaries, columns=self.cells.columns)
+        digest.update(json.dumps([cells.VERSION, self.boundaries.digest, sorted(self.cells.columns.items())]).encode())
+        kept = kept_in.scratch / "cells" / f"{digest.hexdigest()[:32]}.parquet"
+        if schema.saved_as(kept) == "cells":  # not there, or damaged from outside: made anew
+            return cells.CellMap.load(kept)
+        built = cells.CellMap.build(path, places=self.boundaries, columns=self.cells.columns)
         partial = kept.with_name(f"{kept.name}.{os.getpid()}")  # under its name there is only what is whole
         try:
             kept.parent.mkdir(parents=True, exist_ok=True)
             built.save(partial)
             partial.replace(kept)
         except OSError as error:
-            raise InputError(f"{store.root} cannot be written: {error}") from error
+            raise InputError(f"{kept_in.root} cannot be written: {error}") from error
         return built
 
     def rules(self, as_of: date, named: str | None = None) -> Policy:
         """The policy of a card's date: the one named on the command line, else the file's."""
         if named is None and self.policy.path is not None:
-            return Policy.read(self.at(self.policy.path))
+            return policy.Policy.read(self.at(self.policy.path))
         if named is not None and named.endswith(".toml"):
-            return Policy.read(named)
+            return policy.Policy.read(named)
         preset = named or self.policy.preset
-        return Policy.in_force(as_of) if preset == "dated" else Policy.preset(preset)
+        return policy.Policy.in_force(as_of) if preset == "dated" else policy.Policy.preset(preset)
 
-    def risk_on(self, as_of: date, policy: Policy) -> Risk | None:
+    def risk_on(self, as_of: date, rules: Policy) -> Risk | None:
         """The list of risk areas in force, or None when the policy needs none."""
-        if not policy.needs_risk:
+        if not rules.needs_risk:
             return None
         if self.risk is None:
-            raise InputError(f'{policy.id} marks cities with risk areas: add [risk] path = "risk/{{day}}.json"')
-        lists = dated_lists(self.at(self.risk.path))
-        path, day = risk_in_force(lists, as_of)
-        if not any(rule.levels and rule.at == "visit" for rule in policy.colours):
-            return read_risk(path, places=self.boundaries, day=day)
-        _, oldest = risk_in_force(lists, policy.window(as_of)[0])
+            raise InputError(f'{rules.id} marks cities with risk areas: add [risk] path = "risk/{{day}}.json"')
+        lists = risk.dated_lists(self.at(self.risk.path))
+        path, day = risk.risk_in_force(lists, as_of)
+        if not any(rule.levels and rule.at == "visit" for rule in rules.colours):
+            return risk.read_risk(path, places=self.boundaries, day=day)
+        _, oldest = risk.risk_in_force(lists, rules.window(as_of)[0])
         wanted = {d: p for d, p in lists.items() if oldest <= d <= day}
-        return join_risk(read_risk(p, places=self.boundaries, day=d) for d, p in wanted.items())
+        return risk.join_risk(risk.read_risk(p, places=self.boundaries, day=d) for d, p in wanted.items())
 
     def status_list(self, as_of: date) -> Any:
         """The status list of a card's date, or None when none is configured."""
@@ -305,7 +312,7 @@ class Config(BaseSettings):
         path = Path(self.at(self.statuses.path).replace("{day}", as_of.isoformat()))
         if not path.is_file():
             raise InputError(f"{path} is not there: [statuses] path must be a Parquet or CSV file")
-        return STATUSES.read(read_table(path, "subscriber"), where=str(path))
+        return schema.STATUSES.read(sources.read_table(path, "subscriber"), where=str(path))
 
 
 def _key_from(settings: Config, where: PseudonymKey) -> Pseudonyms:
@@ -314,14 +321,14 @@ def _key_from(settings: Config, where: PseudonymKey) -> Pseudonyms:
     if where.file is not None:
         path = settings.at(where.file)
         try:
-            return Pseudonyms(Path(path).read_text(encoding="utf-8").strip())
+            return pseudonyms.Pseudonyms(Path(path).read_text(encoding="utf-8").strip())
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"[pseudonyms] file {path} cannot be read: {type(error).__name__}") from error
     try:
         said = subprocess.run(shlex.split(where.command or ""), capture_output=True, text=True, check=True)
     except (OSError, ValueError, subprocess.CalledProcessError) as error:  # what it printed may be a key
         raise InputError(f"[pseudonyms] command failed: {type(error).__name__}") from error
-    return Pseudonyms(said.stdout.strip())
+    return pseudonyms.Pseudonyms(said.stdout.strip())
 
 
 def _plain(error: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
-"""Libraries loaded at their first use: a card needs none of them, and a day of pings by cell neither.
+"""Modules loaded at their first use.
 
-To import Polars takes a sixth of what a command needs from cold, shapely a fortieth. A module that such commands import
-has them from here, and from themselves where types are checked.
+To import Polars takes a sixth of what a command needs from cold, shapely a fortieth: a card needs none of them, and a
+day of pings by cell neither. A module that such commands import has them from here, and from themselves where types are
+checked.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["polars", "shapely"]
+__all__ = ["Late", "numpy", "polars", "shapely"]
 
 
-class _Late:
-    """Stands for a module."""
+class Late:
+    """Stands for a module, by its name, until something of it is asked for."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -24,4 +25,4 @@ class _Late:
         return value
 
 
-polars, shapely = _Late("polars"), _Late("shapely")
+numpy, polars, shapely = Late("numpy"), Late("polars"), Late("shapely")

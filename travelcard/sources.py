@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import glob
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.fs
 import pyarrow.parquet as pq
 
-from travelcard.errors import InputError, broken, hidden, one_line
+from travelcard.errors import InputError, broken, hidden
+from travelcard.files import files_of, filesystem_of, remote
 from travelcard.schema import Column, Table, decoded, decoded_as, zone
 
 if TYPE_CHECKING:
@@ -40,7 +37,6 @@ __all__ = [
     "of_file",
     "pieces_of",
     "read_table",
-    "remote",
     "text_bytes",
 ]
 
@@ -186,57 +182,6 @@ def read_table(path: str | Path, id_column: str) -> pa.Table:
     return frame.with_columns(pl.lit(None).alias(name) for name in empty).to_arrow()
 
 
-def files_of(pattern: str | Path, day: date | None = None) -> list[str]:
-    """The files of a pattern with `*` and `{day}`, sorted; none is an `InputError` that names the pattern."""
-    text = str(pattern).replace("{day}", day.isoformat() if day else "*")
-    paths = (
-        _objects(text) if remote(text) else [str(Path(p)) for p in glob.glob(text, recursive=True) if os.path.isfile(p)]
-    )
-    if not paths:
-        raise InputError(f"no file for {day or 'these pings'}: nothing matches {text}")
-    return sorted(paths)
-
-
-def remote(file: str) -> bool:
-    """Whether this names an object of an object store, and no file here."""
-    return "://" in file
-
-
-def _filesystem(file: str) -> tuple[pa.fs.FileSystem, str]:
-    """Where a file is, and its path there."""
-    if not remote(file):
-        return pa.fs.LocalFileSystem(), file
-    try:
-        return pa.fs.FileSystem.from_uri(file)  # type: ignore[no-any-return]
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise InputError(f"{file} cannot be reached: {one_line(error)}") from error
-
-
-def _objects(pattern: str) -> list[str]:
-    """The objects of a pattern, which means what it means for files."""
-    fixed = re.split(r"[*?[]", pattern, maxsplit=1)[0]
-    if fixed == pattern:
-        return [pattern]
-    base = fixed[: fixed.rindex("/") + 1]
-    wanted = pattern[len(base) :].split("/")
-    filesystem, root = _filesystem(base)
-    try:
-        found = filesystem.get_file_info(pa.fs.FileSelector(root, allow_not_found=True, recursive=len(wanted) > 1))
-    except OSError as error:
-        raise InputError(f"{base} cannot be listed: {one_line(error)}") from error
-    names = [info.path[len(root) :].lstrip("/") for info in found if info.type == pa.fs.FileType.File]
-    return [base + name for name in names if _matches(name.split("/"), wanted)]
-
-
-def _matches(names: list[str], wanted: list[str]) -> bool:
-    """Whether the parts of a path are those of a pattern; `**` stands for any number of them."""
-    if not wanted:
-        return not names
-    if wanted[0] == "**":
-        return any(_matches(names[i:], wanted[1:]) for i in range(len(names) + 1))
-    return bool(names) and fnmatchcase(names[0], wanted[0]) and _matches(names[1:], wanted[1:])
-
-
 def _is_csv(path: str) -> bool:
     return ".csv" in Path(path).suffixes
 
@@ -303,7 +248,7 @@ def _span(group: Any, name: str) -> tuple[int, int] | None:
 
 
 def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
-    filesystem, inner = _filesystem(path)
+    filesystem, inner = filesystem_of(path)
     try:
         with pq.ParquetFile(inner, filesystem=filesystem) as file:
             metadata, schema = file.metadata, file.schema_arrow
@@ -376,7 +321,7 @@ def _physical(kind: pa.DataType) -> str | None:
 
 
 def _csv_pieces(path: str, reading: Reading) -> list[Piece]:
-    filesystem, inner = _filesystem(path)
+    filesystem, inner = filesystem_of(path)
 
     def reader(names: Iterable[str] = ()) -> pa.csv.CSVStreamingReader:
         return pa.csv.open_csv(

@@ -26,13 +26,14 @@ from travelcard.buckets import Arena, Sent, received
 from travelcard.cards import cards as cards_of_visits
 from travelcard.engine import CardsOfBucket, Hand, Made, Night, Progress, packing_of, write_rejects, write_stays
 from travelcard.errors import InputError, MissingExtra, TravelcardError, hidden
+from travelcard.files import remote
 from travelcard.ingest import Counts
 from travelcard.kernel import Packing, Room
 from travelcard.locations import Sieve, mark, seen, silent
 from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, STAYS
-from travelcard.sources import Piece, Reading, of_file, pieces_of, remote
+from travelcard.sources import Piece, Reading, of_file, pieces_of
 from travelcard.stays import stays as stays_of
 from travelcard.store import Store, Written
 from travelcard.window import visits
