@@ -187,6 +187,17 @@ def _turned(column, cursor, row, space, out):
 
 
 @compiled
+def _meant(index, meaning, locations):
+    """The location of every row by the index of its word: the lowest one."""
+    lowest = np.int32(0)
+    for i in range(len(index)):
+        location = meaning[np.uint64(np.int64(index[i]) + 1)]
+        locations[i] = location
+        lowest = min(lowest, location)
+    return lowest
+
+
+@compiled
 def _located(column, page, space, meaning, base, table):
     """The location of every row of a page of cells, MISSING of those without one: whether the page is sound.
 
@@ -204,17 +215,18 @@ def _located(column, page, space, meaning, base, table):
             return False
         if some < n:
             spread(known, some, index)
-        lowest = np.int32(0)
-        for i in range(n):
-            location = meaning[np.uint64(np.int64(index[i]) + 1)]
-            locations[i] = location
-            lowest = min(lowest, location)
-        for i in range(n if lowest == UNSEEN else 0):
-            k = index[i] + 1
-            if meaning[k] == UNSEEN:
+        if _meant(index, meaning, locations) == UNSEEN:
+            named, new = space.indices, np.uint64(0)
+            for i in range(n):  # a branch would be foreseen wrongly for one row in three of a short row group
+                k = np.uint64(np.int64(index[i]) + 1)
+                named[new] = k
+                new += np.uint64(meaning[k] == UNSEEN)
+                meaning[k] = max(meaning[k], UNSEEN + 1)
+            for j in range(new):
+                k = np.int64(named[j])
                 expect(column.words, k - 1, base, table, shift)
                 meaning[k] = location_of(column.words[k - 1], base, table, shift)
-            locations[i] = meaning[k]
+            _meant(index, meaning, locations)
         return True
     sound, data, at = numbers_of(column, page, space, space.cells)
     cells = space.cells[:n]
