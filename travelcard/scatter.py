@@ -223,9 +223,9 @@ def _located(column, page, space, meaning, base, table):
                 new += np.uint64(meaning[k] == UNSEEN)
                 meaning[k] = max(meaning[k], UNSEEN + 1)
             for j in range(new):
-                k = np.int64(named[j])
-                expect(column.words, k - 1, base, table, shift)
-                meaning[k] = location_of(column.words[k - 1], base, table, shift)
+                word = np.int64(named[j]) - 1
+                expect(column.words, word, base, table, shift)
+                meaning[word + 1] = location_of(column.words[word], base, table, shift)
             _meant(index, meaning, locations)
         return True
     sound, data, at = numbers_of(column, page, space, space.cells)
