@@ -193,7 +193,7 @@ def _read(night: Night, spilled: ExitStack) -> list[Hand]:
         return piece.rows
 
     done = 0
-    with _pool() as pool:
+    with _pool(workers()) as pool:
         for more in pool.map(task, range(len(pieces)), pieces):
             done += more
             night.progress("read", done, total)
@@ -319,9 +319,9 @@ def _within(low: Any, high: Any) -> pl.Expr:
 
 
 @contextmanager
-def _pool() -> Iterator[ThreadPoolExecutor]:
+def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     """The workers; when one fails, what has not begun is dropped."""
-    pool = ThreadPoolExecutor(workers())
+    pool = ThreadPoolExecutor(threads)
     try:
         yield pool
     finally:
@@ -343,6 +343,7 @@ class Threads:
             arenas = [hand.arena for hand in hands]
             texts, ranks = ranked(arenas)
             many, rooms = arenas[0].buckets // store.layout.buckets, local()
+            on_disk = sum(arena.spilled for arena in arenas)
 
             def task(bucket: int) -> tuple[Written | None, int, int]:
                 if not hasattr(rooms, "own"):
@@ -353,7 +354,7 @@ class Threads:
 
             files: list[Written] = []
             subscribers = merged = 0
-            with _pool() as pool:
+            with _pool(workers() * (2 if on_disk else 1)) as pool:  # who waits for the disk needs no processor
                 lost = pool.submit(write_rejects, store, night.day, [table for hand in hands for table in hand.rejects])
                 for written, people, repeated in pool.map(task, range(store.layout.buckets)):
                     files += [written] if written is not None else []
@@ -362,12 +363,11 @@ class Threads:
                     night.progress("stays", len(files), store.layout.buckets)
                 for _ in pool.map(Arena.close, arenas):  # beside each other: to give back a gigabyte takes 0.1 s
                     pass
-            on_disk = sum(arena.spilled for arena in arenas)
             return Made(counts, files, lost.result(), subscribers, merged, on_disk, silent(wanted))
 
     def cards(self, task: CardsOfBucket, progress: Progress) -> Iterator[tuple[Written | None, Counter[str]]]:
         buckets = task.store.layout.buckets
-        with _pool() as pool:
+        with _pool(workers()) as pool:
             for done, made in enumerate(pool.map(task, range(buckets)), 1):
                 yield made
                 progress("cards", done, buckets)
