@@ -57,7 +57,7 @@ def child(config: str, day: str, master: str, runs: int) -> None:
             removed(Path(settings.at(settings.store)))
             store = settings.open_store()
             run_stays(
-                store, day=date.fromisoformat(day), pings=settings.at(settings.ping_source().path),
+                store, day=date.fromisoformat(day), pings=settings.pings_path,
                 cells=settings.cell_map(store), places=settings.boundaries, reading=settings.reading(),
                 engine=Cluster(session),
             )  # fmt: skip

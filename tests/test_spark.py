@@ -105,7 +105,7 @@ def run(folder: Path, engine, *, days=DAYS, key: str | None = None) -> tc.Store:
         policy = config.rules(as_of)
         risk = config.risk_on(as_of, policy)
         run_stays(
-            store, day=day, pings=config.at(config.ping_source().path), cells=config.cell_map(store),
+            store, day=day, pings=config.pings_path, cells=config.cell_map(store),
             places=config.boundaries, reading=config.reading(), engine=engine,
         )  # fmt: skip
         run_cards(store, as_of=as_of, policy=policy, places=config.boundaries, risk=risk, engine=engine)

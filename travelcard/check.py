@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from travelcard.erasure import FORGETTING
 from travelcard.errors import InputError, NotFound
+from travelcard.files import remote
 from travelcard.ledger import days, latest, versions
 from travelcard.retention import kept
 from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, Table, bucket_of
@@ -206,7 +207,7 @@ def _disk(store: Store) -> Iterator[Finding]:
             )
         if table in (STAYS, CARDS) and len(log):
             night += int(log.filter(pl.col(table.partition[0]) == log[table.partition[0]].max())["size"].sum())
-    if "://" not in store.root:
+    if not remote(store.root):
         free = shutil.disk_usage(Path(store.root)).free
         yield Finding("disk", "free", f"{free} bytes; the newest night wrote {night}", wrong=free < ROOM * night)
 

@@ -404,7 +404,7 @@ def _room(settings: Config, day: date, engine: str = "threads") -> Callable[[int
 
     if engine != "threads":
         return words
-    return Ahead(bytes_of(settings.at(settings.ping_source().path), day), settings.memory or MEMORY).words
+    return Ahead(bytes_of(settings.pings_path, day), settings.memory or MEMORY).words
 
 
 def _stays(
@@ -417,7 +417,7 @@ def _stays(
         step = run_stays(
             store,
             day=day,
-            pings=settings.at(settings.ping_source().path),
+            pings=settings.pings_path,
             cells=settings.cell_map(store),
             places=settings.boundaries,
             reading=settings.reading(),

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr, Valida
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from travelcard.errors import InputError
+from travelcard.files import remote
 
 if TYPE_CHECKING:
     from travelcard import cells, gate, places, policy, pseudonyms, risk, schema, sources, store
@@ -191,7 +192,7 @@ class Config(BaseSettings):
 
     def at(self, path: str) -> str:
         """A path of the file, seen from the working directory."""
-        return path if "://" in path else str(self._root / path)
+        return path if remote(path) else str(self._root / path)
 
     def open_store(self) -> Store:
         silence = self.max_silence
@@ -256,6 +257,11 @@ class Config(BaseSettings):
         if self.pings is None:
             raise InputError('no pings are configured: add [pings] path = "pings/{day}/*.parquet"')
         return self.pings
+
+    @property
+    def pings_path(self) -> str:
+        """The pattern of a day's pings, seen from the working directory."""
+        return self.at(self.ping_source().path)
 
     def cell_map(self, kept_in: Store) -> CellMap | None:
         """The cell map of the inventory: loaded if it was saved as one, or built once per inventory and kept."""

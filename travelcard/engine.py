@@ -186,8 +186,6 @@ def _read(night: Night, spilled: ExitStack) -> list[Hand]:
                 free.append(hands[-1])
             hand = free.pop()
         hand.read(piece, number)
-        if number >= len(pieces) - workers():
-            hand.decide(number)  # nothing more comes to it, or little
         with lock:
             free.append(hand)
         return piece.rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Late", "numpy", "polars", "shapely"]
+__all__ = ["Late", "polars", "shapely"]
 
 
 class Late:
@@ -25,4 +25,4 @@ class Late:
         return value
 
 
-numpy, polars, shapely = Late("numpy"), Late("polars"), Late("shapely")
+polars, shapely = Late("polars"), Late("shapely")

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 else:
-    from travelcard.late import numpy as np
+    from travelcard.late import Late
+
+    np = Late("numpy")
 
 __all__ = ["MEMORY", "Ahead", "arena_share", "given_back", "pages", "threads_here", "words", "workers"]
 

@@ -72,24 +72,20 @@ class Places:
     names: tuple[str, ...] = field(repr=False)
     names_en: tuple[str | None, ...] = field(repr=False)
     provinces: tuple[str, ...] = field(repr=False)
-    shapes: pa.Table | Callable[[], pa.Table] = field(repr=False)  # geometry, h3; or what reads them
+    shapes: pa.Table | Callable[[], pa.Table] = field(repr=False)  # geometry (WKB), h3; or what reads them
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Places, (self.codes, self.names, self.names_en, self.provinces, self._shapes)
 
     @cached_property
     def _shapes(self) -> pa.Table:
+        """The shapes, read once."""
         return self.shapes if isinstance(self.shapes, pa.Table) else self.shapes()
-
-    @property
-    def wkb(self) -> pa.Array:
-        """The boundaries in the order of `codes`, as WKB."""
-        return self._shapes["geometry"].combine_chunks()
 
     @cached_property
     def polygons(self) -> NDArray[Any]:
         """The boundaries as shapely polygons, in the order of `codes`: degrees, WGS 84, x = longitude."""
-        return np.asarray(shapely.from_wkb(self.wkb.to_numpy(zero_copy_only=False)), object)
+        return np.asarray(shapely.from_wkb(self._shapes["geometry"].to_numpy(zero_copy_only=False)), object)
 
     @cached_property
     def borders(self) -> Borders:
@@ -102,7 +98,7 @@ class Places:
     def digest(self) -> str:
         """SHA-256 of codes, names and boundaries: what a cell map was built with."""
         whole = hashlib.sha256(json.dumps([self.codes, self.names, self.provinces]).encode())
-        for shape in self.wkb:
+        for shape in self._shapes["geometry"]:
             whole.update(shape.as_buffer())
         return whole.hexdigest()
 
@@ -256,7 +252,7 @@ class Places:
                 "name": pa.array(self.names, pa.string()),
                 "name_en": pa.array(self.names_en, pa.string()),
                 "province": pa.array(self.provinces, pa.string()),
-                "geometry": self.wkb,
+                "geometry": self._shapes["geometry"],
                 "h3": pa.array(self._cells, pa.list_(pa.uint64())),
             }
         ).replace_schema_metadata({"travelcard": "places", "version": _VERSION})

@@ -187,7 +187,7 @@ def _turned(column, cursor, row, space, out):
 
 
 @compiled
-def _meant(index, meaning, locations):
+def _read_off(index, meaning, locations):
     """The location of every row by the index of its word: the lowest one."""
     lowest = np.int32(0)
     for i in range(len(index)):
@@ -215,7 +215,7 @@ def _located(column, page, space, meaning, base, table):
             return False
         if some < n:
             spread(known, some, index)
-        if _meant(index, meaning, locations) == UNSEEN:
+        if _read_off(index, meaning, locations) == UNSEEN:
             named, new = space.indices, np.uint64(0)
             for i in range(n):  # a branch would be foreseen wrongly for one row in three of a short row group
                 k = np.uint64(np.int64(index[i]) + 1)
@@ -226,7 +226,7 @@ def _located(column, page, space, meaning, base, table):
                 word = np.int64(named[j]) - 1
                 expect(column.words, word, base, table, shift)
                 meaning[word + 1] = location_of(column.words[word], base, table, shift)
-            _meant(index, meaning, locations)
+            _read_off(index, meaning, locations)
         return True
     sound, data, at = numbers_of(column, page, space, space.cells)
     cells = space.cells[:n]

@@ -29,6 +29,7 @@ from travelcard import lease, parquet
 from travelcard.card import Card
 from travelcard.errors import InputError, NotFound, mask, one_line
 from travelcard.explain import Explanation, explain
+from travelcard.files import remote
 from travelcard.lock import held, holder
 from travelcard.objects import Objects
 from travelcard.places import Places
@@ -140,7 +141,7 @@ class Store:
     @property
     def _remote(self) -> bool:
         """Whether this is a prefix of an object store: without folders, their times and their locks."""
-        return "://" in self.root
+        return remote(self.root)
 
     def uri(self, table: str) -> str:
         return f"{self.root}/{table}"

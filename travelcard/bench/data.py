@@ -118,7 +118,7 @@ def _store(folder: Path, settings: Mapping[str, Any]) -> None:
     cells = config.cell_map(store)
     days = sorted(date.fromisoformat(path.name) for path in (folder / "pings").iterdir())
     for day in days:
-        pings = config.at(config.ping_source().path)
+        pings = config.pings_path
         batch.run_stays(store, day=day, pings=pings, cells=cells, places=config.boundaries, reading=config.reading())
     for back in range(synthetic, settings["days"]):
         _shifted(store, days[-1 - back % synthetic], days[-1] - timedelta(days=back))

@@ -39,7 +39,7 @@ _LOCK = RLock()
 # Not the word of schema.bucket_of: the ids of one bucket agree in the top bits of that product.
 _FACTOR = np.uint64(0xBF58476D1CE4E5B9)
 _FLAGS = 0x1 | 0x2 | 0x100 | 0x400  # of an array: in C's order, in Fortran's, aligned, to be written
-_PLAIN = 0x1 | 0x400
+_PLAIN = 0x1 | 0x400  # one that lies in one piece and may be written
 
 
 class Intrinsic(NamedTuple):
