@@ -171,6 +171,14 @@ def test_a_frame_in_and_a_frame_out_need_no_store():
     assert not loaded_after("import travelcard; travelcard.stays") & {"deltalake", "pyspark", "litestar", "pyogrio"}
 
 
+def test_a_command_that_reads_a_configuration_loads_no_event_loop(tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "travelcard", "check"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 2 and "pydantic_settings" in loaded
+    assert not loaded & {"asyncio.base_events", "pandas", "numba"}
+
+
 def test_functions_keep_their_names_however_their_modules_are_loaded():
     """The import system binds a module in its package when it is loaded; `tc.stays` must stay the function."""
     print_them = "print(callable(tc.stays), callable(tc.visits), tc.stays.__name__, tc.places.__name__)"

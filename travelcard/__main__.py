@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+from importlib.util import LazyLoader, find_spec, module_from_spec
 
 __all__ = ["command"]
 
@@ -19,9 +20,21 @@ class _WithoutPandas:
             raise ModuleNotFoundError(name)
 
 
+def _put_off(name: str) -> None:
+    """Have a module of the standard library loaded when something of it is asked for."""
+    spec = None if name in sys.modules else find_spec(name)
+    if spec is not None and spec.loader is not None:
+        spec.loader = LazyLoader(spec.loader)
+        sys.modules[name] = module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+
+
 def command() -> None:
     """Run the command line with what only a process of our own may be given."""
     sys.meta_path.insert(0, _WithoutPandas)
+    _put_off("asyncio")  # pydantic-settings imports it, for commands that it can run and we do not let it
+    # To look for plugins among all that is installed takes as long as to read the configuration.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # Polars gives the pages of each decoded row group back to the system, and the next one faults them in again.
     os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")
     # Arrow asks for huge pages, and where the host has to make them a day of 99.5 million pings took 0.6 s longer.

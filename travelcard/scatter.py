@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from travelcard.compiled import compiled, scratch, shift_of, word_at
+from travelcard.compiled import compiled, prefetch, scratch, shift_of, word_at
 from travelcard.decode import NONE, indices_of, numbers_of, spread
 from travelcard.locations import MISSING, UNSEEN, expect, location_of
 from travelcard.pages import DICTIONARY, INDICES, opened
@@ -19,6 +19,7 @@ from travelcard.schema import REJECTED, SECOND_SHIFT
 __all__ = ["DONE", "FULL", "GOLDEN", "REST", "UNSOUND", "Chunks", "Day", "put_block", "put_numbers", "put_rows"]
 
 _STRIDE = 256  # rows worked out before they are written: they stay in the nearest cache
+_LINES = np.uint64(16)  # words in two lines of the cache, which are fetched before a bucket's next pings fill them
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 DONE, FULL, REST, UNSOUND = range(4)  # why a block is put no further: its end, no chunk free, too many left over
 
@@ -70,8 +71,8 @@ def _packed(chunks, most, ids, words, times, locations, day, out, bucket):
     begin, span, per = day.start * day.unit, np.uint64(day.length * day.unit), np.float64(day.unit)
     for i in range(len(out)):
         # wraps round for what lies before the day, as ids do below; a quotient of so few bits is exact to the second
-        since = np.int64(min(_number(times, i) - np.uint64(begin), span))
-        second = np.int64(np.float64(since) / per)
+        since = min(_number(times, i) - np.uint64(begin), span)
+        second = np.int32(np.float64(since) / per)  # AVX2 turns neither a signed word into a float nor that into a word
         who = _number(ids, i) - np.uint64(chunks.base)
         clean = (who < most) & (second < day.length) & (locations[i] >= 0)
         out[i] = who << chunks.bits & chunks.ids | np.uint64(second) << day.shift | np.uint64(locations[i])
@@ -105,6 +106,7 @@ def _scatter(chunks, ids, packed, bucket, piece, row, rest, left):
             pings[np.uint64(k)] = packed[i]
         else:
             pings[2 * k], pings[2 * k + 1] = _number(ids, i), packed[i]
+        prefetch(pings, np.uint64(k * width) + _LINES)
         tail[at] = k + 1
     return len(packed), left
 
