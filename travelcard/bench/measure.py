@@ -161,9 +161,12 @@ def cores() -> int:
 
 
 def _cpu() -> str:
+    """The processor by its name and generation: hosts rent out very different ones under one name."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    first = info.read_text().partition("\n\n")[0].splitlines() if info.is_file() else []
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first)}
+    name = said.get("model name", platform.processor())
+    return f"{name} (family {said['cpu family']}, model {said['model']})" if "cpu family" in said else name
 
 
 def _commit() -> str:
