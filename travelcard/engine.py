@@ -122,17 +122,18 @@ class Hand:
     def read(self, piece: Piece, number: int) -> None:
         """Put the clean pings of a piece of the input into buckets; what is not plainly so is put aside."""
         for part in parts(piece, self.wanted, self.desk):
-            quarters = np.zeros(QUARTERS, np.int64)
+            lanes = np.zeros((4, QUARTERS), np.int64)
             if isinstance(part, Block):
                 unit, guessed = units(part.types["time"], self.reading)
-                for rest in self.arena.put_block(part, unit, self.wanted, number, quarters, self.desk):
+                for rest in self.arena.put_block(part, unit, self.wanted, number, lanes, self.desk):
                     self._put_aside(rest, number)
             elif (plain := numbers(part, self.reading, self.wanted)) is not None:
                 guessed = plain.guessed
-                self._put_aside(part.take(self.arena.put_numbers(plain, self.wanted, number, quarters)), number)
+                self._put_aside(part.take(self.arena.put_numbers(plain, self.wanted, number, lanes)), number)
             else:
                 self._sift(part, number)
                 continue
+            quarters = lanes.sum(axis=0)
             clean, local = int(quarters.sum()), self.wanted.local // 900
             elsewhere = int(quarters[max(local, 0) : local + 96].sum()) if guessed else 0
             self.counts.add(Counts(clean, naive=guessed * clean, naive_elsewhere=elsewhere, quarters=quarters))

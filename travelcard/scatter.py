@@ -20,6 +20,7 @@ __all__ = ["DONE", "FULL", "GOLDEN", "REST", "UNSOUND", "Chunks", "Day", "put_bl
 
 _STRIDE = 256  # rows worked out before they are written: they stay in the nearest cache
 _LINES = np.uint64(16)  # words in two lines of the cache, which are fetched before a bucket's next pings fill them
+_LANES = np.uint64(3)
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 DONE, FULL, REST, UNSOUND = range(4)  # why a block is put no further: its end, no chunk free, too many left over
 
@@ -152,7 +153,7 @@ def put_numbers(chunks, most, ids, words, times, locations, day, piece, quarters
         put, left = _scatter(chunks, mine, packed[:n], bucket, piece, row, rest, left)
         for i in range(put):
             if bucket[i] >= 0:
-                quarters[(packed[i] >> day.shift & np.uint64(0x1FFFF)) // np.uint64(900)] += 1
+                quarters[np.uint64(i) & _LANES, (packed[i] >> day.shift & np.uint64(0x1FFFF)) // np.uint64(900)] += 1
         row += put
         if put < n:
             break
