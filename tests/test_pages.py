@@ -26,6 +26,7 @@ from travelcard.ingest import LOST, QUARTERS
 from travelcard.kernel import Room
 from travelcard.locations import sieve
 from travelcard.pages import Desk
+from travelcard.scatter import LANES
 from travelcard.sources import Piece, Reading, joined, pieces_of
 
 READING = Reading(columns={"subscriber": "who"}, time_unit="s")
@@ -72,7 +73,7 @@ def table(dice: random.Random, rows: int, *, text: bool, required: bool, times: 
 def left_over(block: Block, desk: Desk) -> dict[str, pa.Array]:
     """Every row of a block, put aside, since no cell is known: the columns under the file's names."""
     with Arena(1, 1 << 20, block.rows, None, len(SIEVE.codes), Path(gettempdir())) as arena:
-        quarters = np.zeros(QUARTERS, np.int64)
+        quarters = np.zeros((LANES, QUARTERS), np.int64)
         rest = list(arena.put_block(block, 1, SIEVE, 0, quarters, desk))
     assert not quarters.any()
     whole = joined(rest)

@@ -16,6 +16,7 @@ from travelcard.errors import InputError
 from travelcard.ingest import QUARTERS, Numbers
 from travelcard.kernel import Packing, Room
 from travelcard.locations import sieve
+from travelcard.scatter import LANES
 from travelcard.spill import BLOCK
 
 DAY = sieve(date(2022, 3, 14), cells=None, places=None, tz="UTC")
@@ -41,7 +42,7 @@ def test_pings_that_waited_on_disk_come_back_as_they_were(folder, chunk, regions
     monkeypatch.setattr("travelcard.buckets.OPEN_CHUNKS", buckets * chunk)
     monkeypatch.setattr("travelcard.buckets.REGIONS", regions)
     monkeypatch.setattr("travelcard.buckets.IN_REGION", 1)
-    quarters = np.zeros(QUARTERS, np.int64)
+    quarters = np.zeros((LANES, QUARTERS), np.int64)
 
     def arena(memory: int, share: float = 1) -> Arena:
         return Arena(buckets, memory, 1 << 20, None if wide else Packing.of(PLACES), PLACES, Path(home), share)
@@ -77,7 +78,7 @@ def test_what_is_gone_from_the_disk_is_refused_in_one_line(folder, monkeypatch):
         TemporaryDirectory(dir=folder) as home,
         Arena(4, 1 << 14, 1 << 20, Packing.of(PLACES), PLACES, Path(home)) as arena,
     ):
-        arena.put_numbers(numbers(1, wide=False, text=False), DAY, 0, np.zeros(QUARTERS, np.int64))
+        arena.put_numbers(numbers(1, wide=False, text=False), DAY, 0, np.zeros((LANES, QUARTERS), np.int64))
         os.truncate(arena._files[1]._file.fileno(), BLOCK)
         with pytest.raises(InputError, match="that wait there cannot be read again"):
             [gather([arena], None, [], bucket, Room()) for bucket in range(4)]

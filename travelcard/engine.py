@@ -30,6 +30,7 @@ from travelcard.pages import Desk
 from travelcard.places import Places
 from travelcard.policy import Policy
 from travelcard.risk import Risk
+from travelcard.scatter import LANES
 from travelcard.schema import CARDS, MAX_BUCKETS, REJECTS, STAYS
 from travelcard.sources import Batch, Piece, Reading, joined
 from travelcard.stays import in_order, named, stays_table
@@ -122,7 +123,7 @@ class Hand:
     def read(self, piece: Piece, number: int) -> None:
         """Put the clean pings of a piece of the input into buckets; what is not plainly so is put aside."""
         for part in parts(piece, self.wanted, self.desk):
-            lanes = np.zeros((4, QUARTERS), np.int64)
+            lanes = np.zeros((LANES, QUARTERS), np.int64)
             if isinstance(part, Block):
                 unit, guessed = units(part.types["time"], self.reading)
                 for rest in self.arena.put_block(part, unit, self.wanted, number, lanes, self.desk):

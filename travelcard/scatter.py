@@ -16,11 +16,11 @@ from travelcard.locations import MISSING, UNSEEN, expect, location_of
 from travelcard.pages import DICTIONARY, INDICES, opened
 from travelcard.schema import REJECTED, SECOND_SHIFT
 
-__all__ = ["DONE", "FULL", "GOLDEN", "REST", "UNSOUND", "Chunks", "Day", "put_block", "put_numbers", "put_rows"]
+__all__ = ["DONE", "FULL", "GOLDEN", "LANES", "REST", "UNSOUND", "Chunks", "Day", "put_block", "put_numbers", "put_rows"]
 
 _STRIDE = 256  # rows worked out before they are written: they stay in the nearest cache
 _LINES = np.uint64(16)  # words in two lines of the cache, which are fetched before a bucket's next pings fill them
-_LANES = np.uint64(3)
+LANES = 4  # places in which a quarter of an hour is counted, row by row in turn: no count waits for the last one
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 DONE, FULL, REST, UNSOUND = range(4)  # why a block is put no further: its end, no chunk free, too many left over
 
@@ -137,8 +137,8 @@ def put_numbers(chunks, most, ids, words, times, locations, day, piece, quarters
     """Decide rows of numbers and write the clean pings: (rows until one wants a chunk and none is free, left over).
 
     Clean in this one pass is what is plainly so; the other rows are listed in `rest`, after its first `left`. `most` is
-    how many ids there may be from the chunks' base on. The pings of each quarter of an hour are counted in `quarters`.
-    Numbers are bytes and where they begin.
+    how many ids there may be from the chunks' base on. The pings of each quarter of an hour are counted in `quarters`,
+    a row for each of LANES. Numbers are bytes and where they begin.
     """
     packed, bucket = scratch(_STRIDE, np.uint64), scratch(_STRIDE, np.int32)
     row = 0
@@ -153,7 +153,7 @@ def put_numbers(chunks, most, ids, words, times, locations, day, piece, quarters
         put, left = _scatter(chunks, mine, packed[:n], bucket, piece, row, rest, left)
         for i in range(put):
             if bucket[i] >= 0:
-                quarters[np.uint64(i) & _LANES, (packed[i] >> day.shift & np.uint64(0x1FFFF)) // np.uint64(900)] += 1
+                quarters[np.uint64(i) % np.uint64(LANES), (packed[i] >> day.shift & np.uint64(0x1FFFF)) // np.uint64(900)] += 1
         row += put
         if put < n:
             break
