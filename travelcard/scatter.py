@@ -16,7 +16,19 @@ from travelcard.locations import MISSING, UNSEEN, expect, location_of
 from travelcard.pages import DICTIONARY, INDICES, opened
 from travelcard.schema import REJECTED, SECOND_SHIFT
 
-__all__ = ["DONE", "FULL", "GOLDEN", "LANES", "REST", "UNSOUND", "Chunks", "Day", "put_block", "put_numbers", "put_rows"]
+__all__ = [
+    "DONE",
+    "FULL",
+    "GOLDEN",
+    "LANES",
+    "REST",
+    "UNSOUND",
+    "Chunks",
+    "Day",
+    "put_block",
+    "put_numbers",
+    "put_rows",
+]
 
 _STRIDE = 256  # rows worked out before they are written: they stay in the nearest cache
 _LINES = np.uint64(16)  # words in two lines of the cache, which are fetched before a bucket's next pings fill them
@@ -153,7 +165,8 @@ def put_numbers(chunks, most, ids, words, times, locations, day, piece, quarters
         put, left = _scatter(chunks, mine, packed[:n], bucket, piece, row, rest, left)
         for i in range(put):
             if bucket[i] >= 0:
-                quarters[np.uint64(i) % np.uint64(LANES), (packed[i] >> day.shift & np.uint64(0x1FFFF)) // np.uint64(900)] += 1
+                quarter = (packed[i] >> day.shift & np.uint64(0x1FFFF)) // np.uint64(900)
+                quarters[np.uint64(i) % np.uint64(LANES), quarter] += 1
         row += put
         if put < n:
             break
