@@ -6,9 +6,8 @@ import gc
 import os
 import signal
 import sys
-from importlib import import_module
-from types import ModuleType
-from typing import Any
+
+from travelcard.late import Late
 
 __all__ = ["command"]
 
@@ -22,20 +21,11 @@ class _WithoutPandas:
             raise ModuleNotFoundError(name)
 
 
-class _PutOff(ModuleType):
-    """Stands for a module until something of it is asked for: `importlib.util.LazyLoader`'s loads it when imported."""
-
-    def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(import_module(self.__name__), name)
-
-
 def command() -> None:
     """Run the command line with what only a process of our own may be given."""
     sys.meta_path.insert(0, _WithoutPandas)
     # pydantic-settings imports it, for commands that it can run and we do not let it.
-    sys.modules.setdefault("asyncio", _PutOff("asyncio"))
+    sys.modules.setdefault("asyncio", Late("asyncio"))
     # To look for plugins among all that is installed takes as long as to read the configuration.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # Polars gives the pages of each decoded row group back to the system, and the next one faults them in again.

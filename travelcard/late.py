@@ -7,20 +7,24 @@ checked.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 __all__ = ["Late", "polars", "shapely"]
 
 
-class Late:
-    """Stands for a module, by its name, until something of it is asked for."""
+class Late(ModuleType):
+    """Stands for a module, by its name, until something of it is asked for; in `sys.modules`, too.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    There `importlib.util.LazyLoader`'s would be loaded by whoever imports it.
+    """
 
     def __getattr__(self, name: str) -> Any:
-        value = getattr(import_module(self._name), name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        value = getattr(import_module(self.__name__), name)
         setattr(self, name, value)
         return value
 
