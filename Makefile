@@ -21,7 +21,7 @@ test: $(VENV)/ready-dev  ## what every change must pass
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
 heavy: $(VENV)/ready-dev  ## the minutes-long checks
-	$(BIN)/python -m pytest -m heavy
+	$(BIN)/python -m pytest -n auto --dist worksteal -m heavy
 
 cluster: $(VENV)/ready-dev  ## the tests on Apache Spark, which needs Java 17
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[spark]'

@@ -1,13 +1,15 @@
 """One hypothesis profile for every run: the same examples each time, no deadlines.
 
 A compiled function takes seconds when it is first used, and a rule that is broken on Monday must be broken on Tuesday.
-``TRAVELCARD_EXAMPLES=thorough`` tries other, and many more, examples at each run.
+``TRAVELCARD_EXAMPLES=thorough`` tries other, and many more, examples at each run. ``TRAVELCARD_UNTIL``, in seconds
+since 1970, is when no more tests are begun: CI has an hour, on whatever machine.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 
 import boto3
 import pytest
@@ -24,6 +26,13 @@ settings.register_profile(
     "thorough", derandomize=False, deadline=None, max_examples=2000, print_blob=True, suppress_health_check=slow
 )
 settings.load_profile(os.environ.get("TRAVELCARD_EXAMPLES", "modest"))
+
+UNTIL = float(os.environ.get("TRAVELCARD_UNTIL", "inf"))
+
+
+def pytest_runtest_setup():
+    if time.time() > UNTIL:
+        pytest.skip("no time is left for it")
 
 
 @pytest.fixture(scope="module")

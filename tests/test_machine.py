@@ -444,7 +444,7 @@ def of_size(examples: int, steps: int) -> settings:
 
 
 TestNights = type("TestNights", (Nights.TestCase,), {"settings": of_size(15, 12)})
-TestManyNights = pytest.mark.heavy(type("TestManyNights", (Nights.TestCase,), {"settings": of_size(80, 25)}))
+TestManyNights = pytest.mark.heavy(type("TestManyNights", (Nights.TestCase,), {"settings": of_size(40, 25)}))
 
 
 # ---------------------------------------------------------------------------------------------------- any order

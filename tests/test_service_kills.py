@@ -43,7 +43,7 @@ def signed_in(site: Site, people: list[int]) -> list[dict[str, str]]:
 
 def kept(site: Site, method: str, path: str, head: dict[str, str], body: dict[str, Any]) -> None:
     """Send a form until it is acknowledged, as somebody does who sees an error and presses the button again."""
-    for _ in range(600):
+    for _ in range(3000):
         try:
             answer = httpx2.request(method, f"{site.url}/api/v1{path}", headers=head, json=body, timeout=20)
         except httpx2.TransportError:
