@@ -76,6 +76,13 @@ def test_a_night(folder, call):
     assert "Stays:" in out
     code, out, _ = call("explain", number, "--json")
     assert json.loads(out)["stays"]
+    command = [sys.executable, "-X", "importtime", "-m", "travelcard", "card", number]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "pyarrow.parquet" in loaded
+    assert not loaded & {"pyarrow.compute", "polars", "shapely", "numba", "llvmlite.binding"}, (
+        "which a card needs no time for"
+    )
 
 
 def test_a_new_policy_reads_no_ping(folder, call):

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 import uuid
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,9 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable
@@ -460,10 +459,10 @@ class Store:
             return []
         version, listed = self._listed.get(name, (-1, []))
         if version != handle.version():
-            keys, actions = TABLES[name].partition, pa.table(handle.get_add_actions(flatten=True)).sort_by("path")
-            values = [actions[f"partition.{key}"].cast(pa.string()).to_pylist() for key in keys]
-            paths = actions["path"].to_pylist()
-            listed = [(dict(zip(keys, row[:-1], strict=True)), row[-1]) for row in zip(*values, paths, strict=True)]
+            keys, actions = TABLES[name].partition, pa.table(handle.get_add_actions(flatten=True))
+            columns = [actions[column].to_pylist() for column in ("path", *(f"partition.{key}" for key in keys))]
+            rows = sorted(zip(*columns, strict=True))
+            listed = [(dict(zip(keys, map(str, values), strict=True)), path) for path, *values in rows]
             self._listed[name] = handle.version(), listed
         wanted = {key: str(value) for key, value in partition.items()}
         return [one for one in listed if wanted.items() <= one[0].items()] if wanted else listed
@@ -712,14 +711,13 @@ class Store:
 
     def _rows_of(
         self, name: str, subscriber: int | str, days: Collection[date]
-    ) -> tuple[date | None, pa.Table, dict[str, Any]]:
+    ) -> tuple[date | None, list[pa.Table], dict[str, Any]]:
         """A subscriber's rows of `stays` or `cards` on some days (or dates), and what was written about them.
 
         Without a day it is the newest. Of each file only the row groups that may hold the subscriber are read. Returns
-        (the newest day looked at, rows, about).
+        (the newest day looked at, the rows of each file that has some, as they are in it, about).
         """
-        schema = TABLES[name].arrow(ids=self.layout.ids)
-        parts = []
+        found: list[pa.Table] = []
         about: dict[str, Any] = {}
         held = self._by_day(name)
         wanted = {day.isoformat() for day in days} or {max(held, default="")}
@@ -734,11 +732,10 @@ class Store:
             if groups := footer.groups(kept):
                 with parquet.naming(name, path):
                     rows = footer.file.read_row_groups(list(groups), use_threads=False)
-                his = np.flatnonzero(pc.equal(rows["subscriber"], kept).to_numpy())
-                if len(his):  # they are sorted; to cast or filter all others would take half of the time
-                    parts.append(rows.slice(his[0], len(his)).cast(schema))
-        rows = _under(subscriber, pa.concat_tables(parts) if parts else schema.empty_table())
-        return (date.fromisoformat(seen[-1]) if seen else None), rows, about
+                ids = rows["subscriber"]  # they are sorted, and to decode all others would take half of the time
+                first, last = (cut(ids, kept, key=lambda one: one.as_py()) for cut in (bisect_left, bisect_right))
+                found += [rows.slice(first, last - first)] if last > first else []
+        return (date.fromisoformat(seen[-1]) if seen else None), found, about
 
     def card(self, subscriber: object, *, as_of: date | None = None) -> Card:
         """One subscriber's card as of a date (the newest that the store holds unless given).
@@ -755,11 +752,11 @@ class Store:
             dates = self.days("cards")
             held = f"it has {dates[0]} to {dates[-1]}" if dates else "run `travelcard run DAY` first"
             raise NotFound(f"{self.root} holds no cards{f' as of {as_of}' if dates else ' yet'}: {held}")
-        if not len(rows):
+        if not rows:
             raise NotFound(f"no card for {mask(number)} as of {on}: the number was in no ping of the window")
         risk_date = about["risk_date"]
         card = Card.of(
-            rows.to_pylist()[0],
+            {**rows[0].to_pylist()[0], "subscriber": number},
             as_of=on,
             policy=_policy(about["policy"]),
             risk_date=None if risk_date is None else date.fromisoformat(risk_date),
@@ -770,8 +767,10 @@ class Store:
 
     def stays_of(self, subscriber: object, first: date, last: date) -> pl.DataFrame:
         """One subscriber's day-stays on the days from `first` to `last`, sorted."""
-        _, rows, _ = self._rows_of("stays", self.subscriber(subscriber), dates(first, last))
-        return pl.DataFrame(rows).sort("arrive", "place")
+        number, schema = self.subscriber(subscriber), STAYS.arrow(ids=self.layout.ids)
+        _, rows, _ = self._rows_of("stays", number, dates(first, last))
+        together = pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in rows)])
+        return pl.DataFrame(_under(number, together)).sort("arrive", "place")
 
     def explain(
         self, subscriber: object, *, as_of: date | None = None, risk: Risk | None = None, places: Places | None = None
