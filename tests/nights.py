@@ -51,6 +51,12 @@ def good(folder: Path, *words: object) -> str:
     return done.stdout
 
 
+def loaded_by(folder: Path, *words: object) -> tuple[int, set[str]]:
+    """What a command exits with, and the modules that it loads."""
+    done = command(folder, *words, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    return done.returncode, {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+
+
 def short_chunks(patch: pytest.MonkeyPatch) -> None:
     """Chunks of 64 pings, so that a few fill an arena; what waits on disk lies in the cache, which takes any length."""
     patch.setattr("travelcard.buckets.OPEN_CHUNKS", 64)

@@ -11,6 +11,7 @@ import sys
 from datetime import date
 from pathlib import Path
 
+import nights
 import polars as pl
 import pytest
 
@@ -76,9 +77,8 @@ def test_a_night(folder, call):
     assert "Stays:" in out
     code, out, _ = call("explain", number, "--json")
     assert json.loads(out)["stays"]
-    command = [sys.executable, "-X", "importtime", "-m", "travelcard", "card", number]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", check=True)
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    code, loaded = nights.loaded_by(folder, "card", number)
+    assert code == 0
     assert "pyarrow.parquet" in loaded
     assert not loaded & {"pyarrow.compute", "polars", "shapely", "numba", "llvmlite.binding"}, (
         "which a card needs no time for"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nights
 import pytest
 
 import travelcard as tc
@@ -172,10 +173,8 @@ def test_a_frame_in_and_a_frame_out_need_no_store():
 
 
 def test_a_command_that_reads_a_configuration_loads_no_event_loop(tmp_path):
-    command = [sys.executable, "-X", "importtime", "-m", "travelcard", "check"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert done.returncode == 1
+    code, loaded = nights.loaded_by(tmp_path, "check")
+    assert code == 1
     assert "pydantic_settings" in loaded
     assert not loaded & {"asyncio.base_events", "pandas", "numba"}
 

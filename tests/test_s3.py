@@ -394,6 +394,7 @@ def test_a_commit_that_another_one_came_before_is_refused(bucket, tmp_path, monk
 
 COMMITS = {("run", LAST): 5, ("cards", AS_OF): 2, ("expire", OLD): 12}
 FILES = {"run": 9, "cards": 4}
+PARTS = {"run": 1, "cards": 1, "expire": 4}  # each step's kills in so many tests
 
 
 def points(words: tuple[str, object], dice: random.Random) -> list[str]:
@@ -406,7 +407,7 @@ def points(words: tuple[str, object], dice: random.Random) -> list[str]:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize(
-    ("words", "part"), [(words, part) for words in COMMITS for part in range(4 if words[0] == "expire" else 1)],
+    ("words", "part"), [(words, part) for words in COMMITS for part in range(PARTS[words[0]])],
     ids=lambda of: of[0] if isinstance(of, tuple) else str(of),
 )  # fmt: skip
 def test_whatever_is_killed_leaves_whole_days_and_the_next_run_succeeds(bucket, countries, tmp_path, words, part):
@@ -417,9 +418,8 @@ def test_whatever_is_killed_leaves_whole_days_and_the_next_run_succeeds(bucket, 
     after = rows(old if words[0] == "expire" else tc.Store(f"{ROOT}/three"))
     mine, killed = points(words, dice), 0
     dice.shuffle(mine)
-    at_once = 6
-    if words[0] == "expire":  # what one has removed is no commit of the next
-        mine, at_once = mine[part::4], 1
+    mine = mine[part :: PARTS[words[0]]]
+    at_once = 1 if words[0] == "expire" else 6  # what an expiry has removed is no commit of the next
     for number, some in enumerate([mine[n : n + at_once] for n in range(0, len(mine), at_once)]):
         store = copied(bucket, "two" if words[0] == "run" and number % 2 else "three", f"{words[0]}{part}-{number}")
         folder = told(nights.copied(countries[1], tmp_path / str(number)), f'store = "{store.root}"')

@@ -734,7 +734,8 @@ class Store:
                     rows = footer.file.read_row_groups(list(groups), use_threads=False)
                 ids = rows["subscriber"]  # they are sorted: to compare all takes twice as long
                 first, last = (cut(ids, kept, key=lambda one: one.as_py()) for cut in (bisect_left, bisect_right))
-                found += [rows.slice(first, last - first)] if last > first else []
+                if last > first:
+                    found.append(rows.slice(first, last - first))
         return (date.fromisoformat(seen[-1]) if seen else None), found, about
 
     def card(self, subscriber: object, *, as_of: date | None = None) -> Card:
