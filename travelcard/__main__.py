@@ -7,8 +7,6 @@ import os
 import signal
 import sys
 
-from travelcard.late import Late
-
 __all__ = ["command"]
 
 
@@ -24,10 +22,6 @@ class _WithoutPandas:
 def command() -> None:
     """Run the command line with what only a process of our own may be given."""
     sys.meta_path.insert(0, _WithoutPandas)
-    # pydantic-settings imports it, for commands that it can run and we do not let it.
-    sys.modules.setdefault("asyncio", Late("asyncio"))
-    # To look for plugins among all that is installed takes as long as to read the configuration.
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     # Polars gives the pages of each decoded row group back to the system, and the next one faults them in again.
     os.environ.setdefault("_RJEM_MALLOC_CONF", "dirty_decay_ms:-1,muzzy_decay_ms:-1")
     # Arrow asks for huge pages, and where the host has to make them a day of 99.5 million pings took 0.6 s longer.

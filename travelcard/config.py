@@ -7,17 +7,19 @@ import json
 import os
 import shlex
 import subprocess
+import tomllib
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ByteSize, ConfigDict, Field, PrivateAttr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from msgspec import Meta, Struct, field
+from msgspec.structs import asdict
 
 from travelcard.errors import InputError
 from travelcard.files import remote
+from travelcard.keys import Size, Span, made, over
 
 if TYPE_CHECKING:
     from travelcard import cells, gate, places, policy, pseudonyms, risk, schema, sources, store
@@ -41,28 +43,32 @@ else:
 __all__ = ["Config", "ServiceSection"]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+_Positive = Annotated[int, Meta(ge=1)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
 
 
-class Pings(_Section):
+class _Table(Struct, frozen=True):
+    """A table of the file: its keys, what each may be, and its default."""
+
+
+class Pings(_Table, frozen=True):
     """Where a day's pings are and how they are to be read."""
 
     path: str
-    columns: Mapping[str, str] = Field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
     time_unit: Literal["s", "ms", "us"] | None = None
     timezone: str | None = None
     subscriber_type: Literal["integer", "string"] | None = None
 
 
-class Cells(_Section):
+class Cells(_Table, frozen=True):
     """The cell inventory, or a cell map saved from one; `columns` as in [pings]."""
 
     path: str
-    columns: Mapping[str, str] = Field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
 
 
-class PlacesFile(_Section):
+class PlacesFile(_Table, frozen=True):
     """A carrier's own boundaries, saved or as `places.from_file` reads them; without it China's of 2022 are taken."""
 
     path: str
@@ -73,53 +79,53 @@ class PlacesFile(_Section):
     crs: str = "WGS84"
 
 
-class PolicyChoice(_Section):
+class PolicyChoice(_Table, frozen=True):
     """A preset by name, ``dated`` for the one in force, or a file of one's own."""
 
     preset: str = "dated"
     path: str | None = None
 
 
-class Listed(_Section):
+class Listed(_Table, frozen=True):
     """A file that changes with the day: ``{day}`` in its path is the date it is dated."""
 
     path: str
 
 
-class LimitOf(_Section):
+class LimitOf(_Table, frozen=True):
     """As `gate.Limit`."""
 
     min: float | None = None
     max: float | None = None
-    sigmas: float | None = Field(default=None, gt=0)
-    fall: float | None = Field(default=None, ge=0, le=1)
-    rise: float | None = Field(default=None, ge=0)
+    sigmas: Annotated[float, Meta(gt=0)] | None = None
+    fall: _Share | None = None
+    rise: Annotated[float, Meta(ge=0)] | None = None
 
 
-class GateSection(_Section):
+class GateSection(_Table, frozen=True):
     """What a night must keep to be published: above which share of rejected pings a day was misread, and limits of what
     is measured, by name.
     """
 
-    max_rejected: float | None = Field(default=None, ge=0, le=1)
-    look_back: int = Field(default=14, ge=1)
-    limits: Mapping[str, LimitOf] = Field(default_factory=dict)
+    max_rejected: _Share | None = None
+    look_back: _Positive = 14
+    limits: Mapping[str, LimitOf] = field(default_factory=dict)
 
 
-class Retention(_Section):
+class Retention(_Table, frozen=True):
     """How many days longer than the window stays and cards are kept."""
 
-    margin: int = Field(default=0, ge=0)
+    margin: Annotated[int, Meta(ge=0)] = 0
 
 
-class PseudonymKey(_Section):
+class PseudonymKey(_Table, frozen=True):
     """Where the key of the pseudonyms is: in a file, or printed by a command; ``TRAVELCARD_KEY`` goes before both."""
 
     file: str | None = None
     command: str | None = None
 
 
-class ServiceSection(_Section):
+class ServiceSection(_Table, frozen=True):
     """Who is served what, and where the service keeps its own data (docs/service.md)."""
 
     database: str = "sqlite:///service.db"  # or postgresql://...; a file is relative to this one
@@ -131,30 +137,24 @@ class ServiceSection(_Section):
     verifier: str = "known"  # or module:function(context, name, identity)
     face: str | None = None  # module:function(name, identity, evidence)
     health_policy: str = "healthcode-9th"  # or a file of one's own
-    max_age: int = Field(default=1, ge=0)  # days that the newest card may be old
+    max_age: Annotated[int, Meta(ge=0)] = 1  # days that the newest card may be old
     today: date | None = None  # for a demo, whose data is of another year
-    token_minutes: int = Field(default=30, ge=1, le=1440)
-    codes_a_minute: int = Field(default=6000, ge=1)
-    an_address_an_hour: int = Field(default=600, ge=1)  # codes sent, and codes tried; a network may share one
-    keep_days: int = Field(default=180, ge=1)  # looks, earlier colours, what is decided
-    in_flight: int = Field(default=64, ge=1)  # requests at a time in each process
+    token_minutes: Annotated[int, Meta(ge=1, le=1440)] = 30
+    codes_a_minute: _Positive = 6000
+    an_address_an_hour: _Positive = 600  # codes sent, and codes tried; a network may share one
+    keep_days: _Positive = 180  # looks, earlier colours, what is decided
+    in_flight: _Positive = 64  # requests at a time in each process
     secure: bool = True  # cookies over TLS alone; false for a demo on this machine
 
 
-class Config(BaseSettings):
-    """travelcard.toml. Environment variables win over it: ``TRAVELCARD_STORE``, ``TRAVELCARD_PINGS__PATH``.
-
-    Relative paths are relative to the folder of the file.
-    """
-
-    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_prefix="TRAVELCARD_", env_nested_delimiter="__")
-    file: ClassVar[Path | None] = None
+class _Keys(_Table, frozen=True):
+    """What stands at the top of the file."""
 
     store: str = "store"
     tz: str | None = None
     buckets: int | None = None
-    max_silence: timedelta | None = None
-    memory: ByteSize | None = None
+    max_silence: Span | None = None
+    memory: Size | None = None
     pings: Pings | None = None
     cells: Cells | None = None
     places: PlacesFile | None = None
@@ -165,13 +165,15 @@ class Config(BaseSettings):
     retention: Retention = Retention()
     pseudonyms: PseudonymKey | None = None
     service: ServiceSection = ServiceSection()
-    _root: Path = PrivateAttr(default=Path())
 
-    @classmethod
-    def settings_customise_sources(  # type: ignore[override]  # two sources that have no part here
-        cls, settings_cls: type[BaseSettings], init_settings: Any, env_settings: Any, **_: Any
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, cls.file)
+
+class Config(_Keys, frozen=True, dict=True):
+    """travelcard.toml. Environment variables win over it: ``TRAVELCARD_STORE``, ``TRAVELCARD_PINGS__PATH``.
+
+    Relative paths are relative to the folder of the file.
+    """
+
+    folder: Path = Path()  # where the file is
 
     @classmethod
     def read(cls, path: Path) -> Config:
@@ -179,20 +181,20 @@ class Config(BaseSettings):
         if not path.is_file():
             raise InputError(f"{path} is not there: write one (README, the nightly run) or name yours with --config")
         try:
-            made: Config = type("Config", (cls,), {"file": path})()
-        except ValidationError as error:
-            lines = [f"{'.'.join(str(p) for p in e['loc'])}  {_plain(e)}" for e in error.errors()]
-            raise InputError(f"{path}: {len(lines)} problem{'s'[: len(lines) > 1]}\n  " + "\n  ".join(lines)) from error
-        except ValueError as error:  # not TOML
+            said = tomllib.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
             raise InputError(f"{path} is no TOML: {error}") from error
-        made._root = path.parent
-        return made
+        wrong: list[str] = []
+        values = made(_Keys, over(said, os.environ, _Keys), wrong)
+        if wrong:
+            raise InputError(f"{path}: {len(wrong)} problem{'s'[: len(wrong) > 1]}\n  " + "\n  ".join(wrong))
+        return cls(**values, folder=path.parent)
 
     # ------------------------------------------------------------------------------------------------ what it leads to
 
     def at(self, path: str) -> str:
         """A path of the file, seen from the working directory."""
-        return path if remote(path) else str(self._root / path)
+        return path if remote(path) else str(self.folder / path)
 
     def open_store(self) -> Store:
         silence = self.max_silence
@@ -211,11 +213,6 @@ class Config(BaseSettings):
         if (given := os.environ.get(variable)) is not None:
             return pseudonyms.Pseudonyms(given.strip())
         return None if self.pseudonyms is None else _key_from(self, self.pseudonyms)
-
-    @property
-    def folder(self) -> Path:
-        """Where the file is."""
-        return self._root
 
     def secret(self) -> str:
         """The service's secret, from the environment or its file; it is never in travelcard.toml itself."""
@@ -237,11 +234,11 @@ class Config(BaseSettings):
         return (
             places.Places.load(path)
             if schema.saved_as(path) == "places"
-            else places.from_file(path, **self.places.model_dump(exclude={"path"}))
+            else places.from_file(path, **_but_path(self.places))
         )
 
     def reading(self) -> Reading:
-        return sources.Reading(**self.ping_source().model_dump(exclude={"path"}))
+        return sources.Reading(**_but_path(self.ping_source()))
 
     def limits(self) -> dict[str, Any]:
         """What a run is limited to, as far as the file says."""
@@ -250,7 +247,7 @@ class Config(BaseSettings):
 
     def quality_gate(self) -> Gate:
         """The gate with its own limits, those of the file over them."""
-        given = {name: gate.Limit(**limit.model_dump()) for name, limit in self.gate.limits.items()}
+        given = {name: gate.Limit(**asdict(limit)) for name, limit in self.gate.limits.items()}
         return gate.Gate({**gate.Gate().limits, **given}, self.gate.look_back)
 
     def ping_source(self) -> Pings:
@@ -337,8 +334,5 @@ def _key_from(settings: Config, where: PseudonymKey) -> Pseudonyms:
     return pseudonyms.Pseudonyms(said.stdout.strip())
 
 
-def _plain(error: Mapping[str, Any]) -> str:
-    """A pydantic error in a line."""
-    if error["type"] == "extra_forbidden":
-        return "is no key of travelcard.toml"
-    return f"{error['msg'].lower()}, got {error['input']!r}" if error["type"] != "missing" else "is missing"
+def _but_path(section: Struct) -> dict[str, Any]:
+    return {name: value for name, value in asdict(section).items() if name != "path"}

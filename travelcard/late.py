@@ -7,7 +7,6 @@ checked.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -16,14 +15,9 @@ __all__ = ["Late", "compute", "polars", "shapely"]
 
 
 class Late(ModuleType):
-    """Stands for a module, by its name, until something of it is asked for; in `sys.modules`, too.
-
-    There `importlib.util.LazyLoader`'s would be loaded by whoever imports it.
-    """
+    """Stands for a module, by its name, until something of it is asked for."""
 
     def __getattr__(self, name: str) -> Any:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
         value = getattr(import_module(self.__name__), name)
         setattr(self, name, value)
         return value
