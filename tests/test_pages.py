@@ -35,8 +35,8 @@ READING = Reading(columns={"subscriber": "who"}, time_unit="s")
 class OneCell:
     """An inventory of a cell that no ping names."""
 
-    def valid(self, _: date) -> pa.Table:
-        return pa.table({"cell": [1 << 60], "place": ["330100"], "inner": [False]})
+    def dated(self, _: date) -> tuple[pa.Table, np.ndarray]:
+        return pa.table({"cell": [1 << 60], "place": ["330100"], "inner": [False]}), np.ones(1, np.bool_)
 
 
 SIEVE = sieve(date(1999, 1, 1), cells=OneCell(), places=None, tz="UTC")
@@ -116,9 +116,9 @@ def test_what_arrow_writes_is_decoded_as_arrow_reads_it(
 class SomeCells:
     """An inventory of cells in two cities and in none."""
 
-    def valid(self, _: date) -> pa.Table:
+    def dated(self, _: date) -> tuple[pa.Table, np.ndarray]:
         places = pa.array(["330100", "310000", None] * 10)
-        return pa.table({"cell": range(30), "place": places, "inner": [True, False] * 15})
+        return pa.table({"cell": range(30), "place": places, "inner": [True, False] * 15}), np.ones(30, np.bool_)
 
 
 NOON_SIEVE = sieve(date(2022, 3, 14), cells=SomeCells(), places=None, tz="UTC")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from travelcard.erasure import writing
 from travelcard.errors import GateError, InputError
 from travelcard.gate import Gate, accepted, measures
 from travelcard.ingest import Counts, refuse_misread
+from travelcard.late import polars as pl
 from travelcard.ledger import Step, append, row_of
 from travelcard.locations import Inventory, Sieve, sieve
 from travelcard.memory import MEMORY, words, workers
@@ -28,11 +29,6 @@ from travelcard.schema import CARDS, REJECTS, STATUSES, STAYS, Table, a_date, bu
 from travelcard.sources import Reading, pieces_of
 from travelcard.store import Store, Written
 from travelcard.window import window_of
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = ["run"]
 

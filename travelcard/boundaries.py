@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from travelcard.errors import InputError, MissingExtra
-
-if TYPE_CHECKING:
-    import shapely
-else:
-    from travelcard.late import shapely
+from travelcard.late import shapely
 
 __all__ = ["from_gcj02", "km2", "overlaps", "problems", "read", "refuse"]
 

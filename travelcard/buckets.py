@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from travelcard.compiled import compiled, copy_bytes, prefetch, word_at, words_at
 from travelcard.decode import Block, Rest, Space
 from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
 from travelcard.kernel import Packing, Pieces, Room, renumber
+from travelcard.late import compute as pc
 from travelcard.locations import MISSING, UNSEEN, Sieve, countries_of
 from travelcard.memory import given_back, words
 from travelcard.pages import NO_COLUMN, Desk, plain

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from travelcard.card import Card
 from travelcard.errors import InputError
 from travelcard.explain import explain
+from travelcard.late import compute as pc
+from travelcard.late import polars as pl
 from travelcard.places import Places, china, is_abroad
 from travelcard.policy import COLOURS, Policy
 from travelcard.risk import Risk
@@ -39,11 +40,6 @@ from travelcard.rules import (
 from travelcard.schema import CARDS, SECONDS, STATUSES, VISITS, Column, Table, a_date, zone
 from travelcard.stays import place_codes
 from travelcard.window import Visits
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = ["Card", "cards", "explain"]
 

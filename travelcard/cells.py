@@ -8,23 +8,18 @@ from datetime import date
 from functools import cached_property
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from travelcard.errors import InputError, one_line
+from travelcard.late import polars as pl
 from travelcard.places import SNAP, Places
 from travelcard.schema import INVENTORY
 from travelcard.sources import read_table
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = ["DEFAULT_RANGE", "H3_RESOLUTION", "CellMap"]
 
@@ -114,17 +109,18 @@ class CellMap:
 
     def on(self, day: date) -> pl.DataFrame:
         """The cells valid on a day, one row each: cell, place (categorical, null = outside every place), inner."""
-        return pl.DataFrame(self.valid(day))
+        cells, valid = self.dated(day)
+        return pl.DataFrame(cells.filter(pa.array(valid)))
 
-    def valid(self, day: date) -> pa.Table:
-        """`on` as an Arrow table, which needs no Polars."""
-        columns = ["cell", "place", "inner"]
-        parts = []
-        for rows in self._parts([*columns, "valid_date_start", "valid_date_end"]):
-            begun, open_ = pc.less_equal(rows["valid_date_start"], day), pc.greater_equal(rows["valid_date_end"], day)
-            valid = pc.and_(pc.fill_null(begun, True), pc.fill_null(open_, True))
-            parts.append(rows.select(columns) if pc.all(valid).as_py() else rows.select(columns).filter(valid))
-        return pa.concat_tables(parts)
+    def dated(self, day: date) -> tuple[pa.Table, NDArray[np.bool_]]:
+        """All cells, and which of them are valid on a day: `on` without Polars and without Arrow's functions."""
+        columns, dates, on = ["cell", "place", "inner"], ["valid_date_start", "valid_date_end"], np.datetime64(day)
+        cells, valid = [], []
+        for rows in self._parts([*columns, *dates]):
+            begin, end = (rows[name].to_numpy() for name in dates)
+            valid.append(~(begin > on) & ~(end < on))  # no date is neither before a day nor behind it
+            cells.append(rows.select(columns))
+        return pa.concat_tables(cells), np.concatenate(valid)
 
     def _parts(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """All rows, of a saved map a row group at a time, of which it has one at least: a country's cells are many."""

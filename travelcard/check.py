@@ -12,11 +12,11 @@ from typing import Any
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from travelcard.erasure import FORGETTING
 from travelcard.errors import InputError, NotFound
 from travelcard.files import remote
+from travelcard.late import compute as pc
 from travelcard.ledger import days, latest, versions
 from travelcard.retention import kept
 from travelcard.schema import CARDS, CORRECTIONS, REJECTS, RUNS, STAYS, Table, bucket_of

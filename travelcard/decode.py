@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from travelcard.compiled import compiled, word_at
 from travelcard.errors import broken
+from travelcard.late import compute as pc
 from travelcard.pages import BEHIND_LENGTH, DICTIONARY, INDICES, PLAIN, Chunk, Column, Desk, chunk_of, opened, plain
 
 __all__ = [

@@ -13,17 +13,18 @@ from dataclasses import dataclass, field
 from datetime import date
 from itertools import chain
 from threading import Lock, local
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from travelcard.buckets import Arena, gather, ranked
 from travelcard.cards import cards_of
 from travelcard.decode import Block
 from travelcard.ingest import LOST, QUARTERS, Counts, numbers, parts, sift, units
 from travelcard.kernel import Packing, Pieces, Room, stays_of_bucket
+from travelcard.late import compute as pc
+from travelcard.late import polars as pl
 from travelcard.locations import Sieve, silent
 from travelcard.memory import arena_share, workers
 from travelcard.pages import Desk
@@ -37,11 +38,6 @@ from travelcard.stays import in_order, named, stays_table
 from travelcard.store import Store, Written
 from travelcard.walk import Day, walked
 from travelcard.window import visits_of
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = [
     "CardsOfBucket",

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from travelcard.errors import NotFound, hidden
+from travelcard.late import compute as pc
 from travelcard.ledger import Step, append, row_of, today
 from travelcard.schema import CARDS, CORRECTIONS, REJECTS, STAYS, Table, bucket_of
 from travelcard.store import PURGED, TABLES, Store, Written

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from travelcard.card import COLOUR_WORDS, Card, duration, place_name, utc_text
+from travelcard.late import polars as pl
 from travelcard.places import Places, china, is_abroad
 from travelcard.risk import Risk
 from travelcard.schema import CORRECTIONS, STAYS, VISITS
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = ["Explanation", "Seen", "explain"]
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from travelcard.compiled import compiled
 from travelcard.decode import NONE, Block
 from travelcard.errors import InputError
+from travelcard.late import compute as pc
+from travelcard.late import polars as pl
 from travelcard.locations import (
     MISSING,
     Inventory,
@@ -37,11 +38,6 @@ from travelcard.schema import (
     a_date,
 )
 from travelcard.sources import Batch, Piece, Reading, as_text, is_number, of_file, pieces_of, text_bytes
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = ["read_pings"]
 

@@ -1,15 +1,14 @@
 """Modules loaded at their first use.
 
 To import Polars takes a sixth of what a command needs from cold, Arrow's functions a twelfth, shapely a fortieth: a
-card needs none of them. A module that such a command imports has them from here, and from themselves where types are
-checked.
+card needs none of them, and the stays of a night need Arrow's functions when their pings are already being read.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __all__ = ["Late", "compute", "polars", "shapely"]
 
@@ -23,4 +22,9 @@ class Late(ModuleType):
         return value
 
 
-compute, polars, shapely = Late("pyarrow.compute"), Late("polars"), Late("shapely")
+if TYPE_CHECKING:
+    import polars
+    import shapely
+    from pyarrow import compute
+else:
+    compute, polars, shapely = Late("pyarrow.compute"), Late("polars"), Late("shapely")

@@ -11,9 +11,9 @@ from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from travelcard.errors import NotFound
+from travelcard.late import compute as pc
 from travelcard.schema import RUNS, dates, zone
 from travelcard.store import Store
 

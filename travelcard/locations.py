@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from travelcard.compiled import compiled, prefetch, shift_of, slot_of
 from travelcard.errors import InputError
+from travelcard.late import compute as pc
+from travelcard.late import polars as pl
 from travelcard.memory import pages
 from travelcard.places import Places, country_of_mcc
 from travelcard.schema import MAX_PLACES, REASONS, midnights
 from travelcard.sources import as_text
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = [
     "MISSING",
@@ -48,9 +44,9 @@ _NULL_CELL, _BAD_POSITION, _UNKNOWN_CELL, _NO_PLACE = map(
 
 
 class Inventory(Protocol):
-    """What of a `CellMap` is needed here: a day's valid cells, as a table `cell`, `place`, `inner` sorted by cell."""
+    """What of a `CellMap` is needed here: a table `cell`, `place`, `inner` sorted by cell, and the rows a day has."""
 
-    def valid(self, day: date) -> pa.Table: ...
+    def dated(self, day: date) -> tuple[pa.Table, np.ndarray]: ...
 
 
 def reason(index: int) -> int:
@@ -172,7 +168,7 @@ class Sieve:
     length: int
     local: int  # the second of this day at which the day begins for who takes its local times for UTC
     codes: tuple[str, ...]
-    cells: pa.Array | None  # distinct ids, int64 or string
+    cells: pa.Array | None  # ids: of other days, too, if there is a table; else distinct, int64 or string
     cell_locations: np.ndarray  # of them
     cell_base: int
     cell_table: np.ndarray  # of integer ids, counted from the base: see _table; empty where there is none
@@ -185,37 +181,44 @@ class Sieve:
 def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str) -> Sieve:
     """Make the sieve of one day from that day's cells, the places for pings by position, and the countries."""
     mcc = country_of_mcc()
-    valid = cells.valid(day) if cells is not None else None
     listed = set(mcc.values()) | set(places.codes if places is not None else ())
-    if valid is not None:
-        place = valid["place"]
+    if cells is not None:
+        rows, valid = cells.dated(day)
+        place = rows["place"]
         place = place if pa.types.is_dictionary(place.type) else place.dictionary_encode()
         place = place.unify_dictionaries().combine_chunks()
-        nowhere = len(place.dictionary)
-        row = pc.fill_null(place.indices.cast(pa.int32()), nowhere)
-        named = np.sort(pc.unique(row).to_numpy())
-        named = named[named < nowhere]
-        known = place.dictionary.take(pa.array(named)).to_pylist()
+        texts = place.dictionary.to_pylist()
+        nowhere = len(texts)
+        # by NumPy: a night needs Arrow's functions for nothing else before it reads
+        row = place.indices.to_numpy(zero_copy_only=False)[valid]  # not a number where there is none
+        row = np.where(np.isnan(row), nowhere, row).astype(np.int32)
+        used = np.zeros(nowhere + 1, np.bool_)
+        used[row] = True
+        named = np.flatnonzero(used[:nowhere])
+        known = [texts[number] for number in named]
         listed |= set(known)
     codes = tuple(sorted(listed))
     if len(codes) > MAX_PLACES:
         raise InputError(f"{len(codes)} distinct places: the kernel holds at most {MAX_PLACES}")
     index = {code: i for i, code in enumerate(codes)}
     ids, locations, base, table = None, np.empty(0, np.int16), 0, np.empty(0, np.int64)
-    if valid is not None:
-        ids = valid["cell"].combine_chunks()
-        ids = ids.cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
+    if cells is not None:
+        ids = rows["cell"].combine_chunks()
         meaning = np.full(nowhere + 1, _NOWHERE, np.int16)
         meaning[named] = [2 * index[code] for code in known]
-        locations = np.empty(len(ids), np.int16)
-        _located(row.to_numpy(), pc.fill_null(valid["inner"], False).to_numpy(), meaning, locations)
-        if pa.types.is_integer(ids.type) and len(ids):
-            keys = ids.to_numpy()
+        locations = np.empty(len(row), np.int16)
+        inner = rows["inner"]
+        inner = (pc.fill_null(inner, False) if inner.null_count else inner).to_numpy()[valid]
+        _located(row, inner, meaning, locations)
+        if pa.types.is_integer(ids.type) and len(row):
+            keys = ids.to_numpy()[valid].astype(np.int64, copy=False)
             usable = keys >= 0  # no ping's cell is below zero
             base = int(keys.min(where=usable, initial=np.iinfo(np.int64).max))
             if int(keys.max()) - base < _KEYS:
                 some = slice(None) if usable.all() else usable  # a copy of 5 million is for nothing
                 table = _table(keys[some], base, locations[some])
+        if not len(table):
+            ids = ids.filter(pa.array(valid)).cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
     start, end = midnights(day, 1, tz)
     return Sieve(
         day=day,

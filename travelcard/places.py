@@ -23,15 +23,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from travelcard.boundaries import from_gcj02, km2, overlaps, problems, read, refuse
 from travelcard.errors import InputError, NotFound
+from travelcard.late import polars as pl
+from travelcard.late import shapely
 
 if TYPE_CHECKING:
-    import polars as pl
-    import shapely
-
     from travelcard.borders import Borders
-else:
-    from travelcard.late import polars as pl
-    from travelcard.late import shapely
 
 __all__ = [
     "SNAP",

@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
-import pyarrow.compute as pc
-
 from travelcard.erasure import FORGETTING
 from travelcard.errors import InputError
+from travelcard.late import compute as pc
 from travelcard.ledger import Step, append, row_of, today
 from travelcard.pseudonyms import Pseudonyms
 from travelcard.schema import CARDS, CORRECTIONS, STAYS

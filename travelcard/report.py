@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
-import pyarrow.compute as pc
 import shapely
 
 from travelcard.errors import MissingExtra, NotFound, hidden
+from travelcard.late import compute as pc
 from travelcard.ledger import days, newest
 from travelcard.places import Places
 from travelcard.policy import COLOURS

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,13 +22,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from travelcard.errors import InputError
+from travelcard.late import polars as pl
 from travelcard.places import Places
 from travelcard.schema import RISK
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = ["LEVELS", "Risk", "dated_lists", "join_risk", "read_risk", "risk_in_force"]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from travelcard.late import compute as pc
 from travelcard.places import DOMESTIC
 from travelcard.policy import Policy, Rule
 from travelcard.risk import Risk

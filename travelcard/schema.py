@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -14,11 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from travelcard.errors import InputError, hidden
-
-if TYPE_CHECKING:
-    import pyarrow.compute as pc
-else:
-    from travelcard.late import compute as pc
+from travelcard.late import compute as pc
 
 __all__ = [
     "CARDS",

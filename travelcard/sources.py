@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from travelcard.errors import InputError, broken, hidden
 from travelcard.files import files_of, filesystem_of, remote
+from travelcard.late import compute as pc
+from travelcard.late import polars as pl
 from travelcard.schema import Column, Table, decoded, decoded_as, zone
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from travelcard.decode import Block
     from travelcard.pages import Desk
-else:
-    from travelcard.late import polars as pl
 
 __all__ = [
     "Batch",

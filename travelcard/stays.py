@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from travelcard.compiled import compiled
 from travelcard.errors import InputError
 from travelcard.kernel import Packing, Pieces, Room, stays_of_bucket
+from travelcard.late import compute as pc
+from travelcard.late import polars as pl
 from travelcard.schema import (
     MAX_PLACES,
     PINGS,
@@ -21,11 +22,6 @@ from travelcard.schema import (
     whole_seconds,
     zone,
 )
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = ["MAX_SILENCE", "stays", "stitch"]
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs
@@ -29,6 +29,7 @@ from travelcard.card import Card
 from travelcard.errors import InputError, NotFound, mask, one_line
 from travelcard.explain import Explanation, explain
 from travelcard.files import remote
+from travelcard.late import polars as pl
 from travelcard.lock import held, holder
 from travelcard.objects import Objects
 from travelcard.places import Places
@@ -36,11 +37,6 @@ from travelcard.policy import Policy
 from travelcard.pseudonyms import Pseudonyms
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, CORRECTIONS, MAX_BUCKETS, REJECTS, RUNS, STAYS, Table, bucket_of, dates, zone
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = ["Store", "in_force"]
 

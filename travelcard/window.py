@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from travelcard.compiled import compiled
 from travelcard.errors import InputError
+from travelcard.late import compute as pc
+from travelcard.late import polars as pl
 from travelcard.pages import Desk
 from travelcard.places import is_abroad
 from travelcard.schema import CORRECTIONS, SECONDS, VISITS, a_date, midnights, whole_seconds
@@ -26,11 +27,6 @@ from travelcard.stays import (
     sorted_stays,
     stitched,
 )
-
-if TYPE_CHECKING:
-    import polars as pl
-else:
-    from travelcard.late import polars as pl
 
 __all__ = ["visits"]
 

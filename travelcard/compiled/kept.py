@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -23,12 +23,17 @@ def _digest(*what: object) -> str:
     return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
-# All that code is made of: every file here, since code holds that of what it calls, and the compiler.
+def _stand(file: str | Path) -> tuple[int, int]:
+    found = os.stat(file)
+    return found.st_size, found.st_mtime_ns
+
+
+# All that code is made of: every file here, since code holds that of what it calls, and the compiler, which is not
+# loaded for this, nor what knows of its version.
 _EDITION = _digest(
-    version("numba"),
+    _stand(find_spec("numba").origin),  # type: ignore[union-attr, arg-type]  # it is installed
     *sorted(
-        (str(file.relative_to(_PACKAGE)), file.stat().st_size, file.stat().st_mtime_ns)
-        for file in [*_PACKAGE.glob("*.py"), *_PACKAGE.glob("*/*.py")]
+        (str(file.relative_to(_PACKAGE)), _stand(file)) for file in [*_PACKAGE.glob("*.py"), *_PACKAGE.glob("*/*.py")]
     ),
 )
 
@@ -54,8 +59,7 @@ def code_of(function: Callable[..., Any], kinds: tuple[Any, ...], make: Callable
     llvm, engine, processor = _engine()
     source = Path(function.__code__.co_filename)
     name = _digest(function.__module__, function.__qualname__, kinds, processor)[:24]
-    own = source.stat()
-    edition = _digest(_EDITION, own.st_size, own.st_mtime_ns)
+    edition = _digest(_EDITION, _stand(source))
     paths = [folder / f"{function.__name__}-{name}.code" for folder in _folders(source)]
     found = next((kept for kept in (_kept(path, edition) for path in paths) if kept is not None), None)
     if found is None:
