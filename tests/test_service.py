@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from msgspec.structs import force_setattr
 from nights import AS_OF, DAYS, LAST, copied, good
 from served import Served, identity, numbers, postgres
 
@@ -118,13 +119,13 @@ def test_every_reason_for_nothing(service, client, tmp_path):
     assert reason(client.get("/api/v1/card", headers=head), 404) == "not_in_data"
     (service.folder / "new.csv").write_text(f"subscriber,since\n{other},{AS_OF - timedelta(days=3)}\n")
     for name, value in (("new_numbers", str(service.folder / "new.csv")), ("today", AS_OF)):
-        object.__setattr__(service.context.settings, name, value)
+        force_setattr(service.context.settings, name, value)
     assert reason(client.get("/api/v1/card", headers=service.token(client, other)), 404) == "too_new"
-    object.__setattr__(service.context.settings, "today", LAST)  # tomorrow's cards are there already
+    force_setattr(service.context.settings, "today", LAST)  # tomorrow's cards are there already
     (mine,) = numbers(service.store, "yellow")[:1]
     early = client.get("/api/v1/card", headers=service.token(client, mine))
     assert early.json()["as_of"] == str(LAST)
-    object.__setattr__(service.context.settings, "today", AS_OF + timedelta(days=2))
+    force_setattr(service.context.settings, "today", AS_OF + timedelta(days=2))
     late = client.get("/api/v1/card", headers=service.token(client, number))
     assert reason(late, 404) == "out_of_date"
 
@@ -318,7 +319,7 @@ def always(name: str, number: str, evidence: str) -> bool:
 
 
 def test_a_face_check_where_one_is_asked_for(service, client):
-    object.__setattr__(service.context.settings, "face", f"{__name__}:always")
+    force_setattr(service.context.settings, "face", f"{__name__}:always")
     (number,) = numbers(service.store, "green")[:1]
     head = applied(service, client, number, 9)
     assert reason(client.get("/api/v1/health/code", headers=head), 403) == "face"
@@ -352,7 +353,7 @@ def test_codes_cannot_be_guessed_and_serve_once(service, client):
     assert client.post("/api/v1/tokens", json=right).status_code == 201
     assert [claimed(service.context)[0][what] for what in ("sent", "claimed")] == [2, 1]
     assert reason(client.post("/api/v1/tokens", json=right), 401) == "code"
-    object.__setattr__(service.context.settings, "an_address_an_hour", 50)
+    force_setattr(service.context.settings, "an_address_an_hour", 50)
     for n in range(60):
         given = {"number": str(13900000100 + n), "code": "000000", "agreed": True}
         answer = client.post("/api/v1/tokens", json=given)
