@@ -8,17 +8,10 @@ import re
 from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from travelcard.errors import InputError, one_line
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from pyarrow import fs
-else:
-    from travelcard.late import Late
-
-    pa, fs = Late("pyarrow"), Late("pyarrow.fs")
+from travelcard.late import fs
+from travelcard.late import pyarrow as pa
 
 __all__ = ["bytes_of", "files_of", "filesystem_of", "remote"]
 

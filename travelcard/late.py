@@ -1,7 +1,7 @@
 """Modules loaded at their first use.
 
-To import Polars takes a sixth of what a command needs from cold, Arrow's functions a twelfth, shapely a fortieth: a
-card needs none of them, and the stays of a night need Arrow's functions when their pings are already being read.
+A card needs neither Polars nor Arrow's functions nor shapely. The stays of a night need Arrow's functions when pings
+are already being read; their memory is made, and their files are listed, before there is even NumPy or Arrow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Late", "compute", "polars", "shapely"]
+__all__ = ["Late", "compute", "fs", "numpy", "polars", "pyarrow", "shapely"]
 
 
 class Late(ModuleType):
@@ -23,8 +23,12 @@ class Late(ModuleType):
 
 
 if TYPE_CHECKING:
+    import numpy
     import polars
+    import pyarrow
     import shapely
-    from pyarrow import compute
+    from pyarrow import compute, fs
 else:
-    compute, polars, shapely = Late("pyarrow.compute"), Late("polars"), Late("shapely")
+    compute, fs, numpy, polars, pyarrow, shapely = (
+        Late(name) for name in ("pyarrow.compute", "pyarrow.fs", "numpy", "polars", "pyarrow", "shapely")
+    )

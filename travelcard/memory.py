@@ -6,14 +6,9 @@ import ctypes
 import mmap
 import os
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-else:
-    from travelcard.late import Late
-
-    np = Late("numpy")
+from travelcard.late import numpy as np
 
 __all__ = ["MEMORY", "Ahead", "arena_share", "given_back", "pages", "threads_here", "words", "workers"]
 
