@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from travelcard.errors import InputError, NotFound, mask
@@ -337,4 +337,4 @@ def place_name(code: str, printed: str, language: str, places: Places | None) ->
 
 @lru_cache(maxsize=1)
 def _texts() -> dict[str, dict[str, dict[str, str]]]:
-    return tomllib.loads((files("travelcard") / "data" / "texts.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((Path(__file__).parent / "data" / "texts.toml").read_text(encoding="utf-8"))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shlex
-import subprocess
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -22,6 +20,9 @@ from travelcard.files import remote
 from travelcard.keys import Size, Span, made, over
 
 if TYPE_CHECKING:
+    import shlex
+    import subprocess
+
     from travelcard import cells, gate, places, policy, pseudonyms, risk, schema, sources, store
     from travelcard.cells import CellMap
     from travelcard.gate import Gate
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 else:
     from travelcard.late import Late
 
+    shlex, subprocess = Late("shlex"), Late("subprocess")  # for the command of a key alone
     # what a file says is known long before all that a run is made of is loaded
     cells, gate, places, policy, pseudonyms, risk, schema, sources, store = (
         Late(f"travelcard.{name}")

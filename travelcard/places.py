@@ -12,7 +12,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +51,7 @@ REACH = (
 _VERSION = "1"
 _NAMES, _SHAPES = ("code", "name", "name_en", "province"), ("geometry", "h3")  # columns of a file of places
 _WGS84 = ("EPSG:4326", "EPSG:4490", "EPSG:4979", "OGC:CRS84", "OGC:CRS84H")  # 4490: CGCS2000, within a metre
-_CHINA = files("travelcard") / "data" / "china.parquet"
+_DATA = Path(__file__).parent / "data"
 _POSITION = np.uint64((1 << 52) - 1)  # of an H3 index: base cell and fifteen digits of three bits
 
 
@@ -308,14 +307,12 @@ def _metres(what: str, value: NDArray[np.float64]) -> None:
 @lru_cache(maxsize=1)
 def china() -> Places:
     """The prefecture-level places of China in 2022 with HKG, MAC and TWN, read once (371; their source: NOTICE)."""
-    with as_file(_CHINA) as path:
-        return Places._named(path, _china_shapes)
+    return Places._named(_DATA / "china.parquet", _china_shapes)
 
 
 def _china_shapes() -> pa.Table:
     """The boundaries, apart: to read them takes 15 ms, and a card shows names alone."""
-    with as_file(_CHINA) as path:
-        return _saved(path, _SHAPES)
+    return _saved(_DATA / "china.parquet", _SHAPES)
 
 
 def from_polygons(
@@ -399,7 +396,7 @@ def from_file(
 
 @lru_cache(maxsize=1)
 def _countries() -> dict[str, tuple[str, str]]:
-    lines = (files("travelcard") / "data" / "countries.csv").read_text(encoding="utf-8").splitlines()
+    lines = (_DATA / "countries.csv").read_text(encoding="utf-8").splitlines()
     return {row["alpha3"]: (row["zh"], row["en"]) for row in csv.DictReader(lines)}
 
 
@@ -412,7 +409,7 @@ def countries() -> pl.DataFrame:
 @lru_cache(maxsize=1)
 def country_of_mcc() -> dict[str, str]:
     """Three-digit mobile country code to alpha-3; the home country's (460, 461) and 9xx name no country abroad."""
-    lines = (files("travelcard") / "data" / "mcc_country.csv").read_text("utf-8").splitlines()
+    lines = (_DATA / "mcc_country.csv").read_text("utf-8").splitlines()
     pairs = ((row["mcc"], row["country"]) for row in csv.DictReader(lines))
     return {mcc: country for mcc, country in pairs if mcc not in HOME_MCC and not mcc.startswith("9") and country}
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import lru_cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ NEVER = date.max  # `abroad_from` of a policy that lists no place abroad
 # Reasons that are not a colour rule's: a rule of that id would be explained by another's words.
 RESERVED = ("no_ping", "nothing_visited", "abroad_any", *VISIT_RULES, *(f"mark_{level}" for level in LEVELS))
 
+_PRESETS = Path(__file__).parent / "presets"
 _PLACE = re.compile(r"\d{2}|\d{6}|[A-Z]{3}")
 _ID = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*")
 
@@ -127,7 +127,7 @@ class Policy:
     @staticmethod
     def presets() -> tuple[str, ...]:
         """The names of the presets, sorted."""
-        found = (path.name for path in (files("travelcard") / "presets").iterdir())
+        found = (path.name for path in _PRESETS.iterdir())
         return tuple(sorted(name.removesuffix(".toml") for name in found if name.endswith(".toml")))
 
     @classmethod
@@ -229,7 +229,7 @@ class Policy:
 
 @lru_cache(maxsize=32)
 def _preset(name: str) -> Policy:
-    data = tomllib.loads((files("travelcard") / "presets" / f"{name}.toml").read_text(encoding="utf-8"))
+    data = tomllib.loads((_PRESETS / f"{name}.toml").read_text(encoding="utf-8"))
     return Policy.from_dict(data, where=f"preset {name}")
 
 
