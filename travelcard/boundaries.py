@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from travelcard.errors import InputError, MissingExtra
 from travelcard.late import shapely
 
-__all__ = ["from_gcj02", "km2", "overlaps", "problems", "read", "refuse"]
+__all__ = ["from_gcj02", "km2", "overlaps", "problems", "read"]
 
 SLIVER_KM2 = 1.0  # two polygons may overlap by less than this and by less than 1 % of the smaller one
 SLIVER_SHARE = 0.01
@@ -36,13 +36,6 @@ def km2(geometry: NDArray[Any]) -> NDArray[np.float64]:
         return 6371.0072 * np.column_stack([np.radians(xy[:, 0]), np.sin(np.radians(xy[:, 1]))])
 
     return np.asarray(shapely.area(shapely.transform(np.asarray(geometry, object), project)), np.float64)
-
-
-def refuse(where: str, lines: list[str]) -> None:
-    """Raise one `InputError` with every line, if there is any."""
-    if lines:
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise InputError(f"{where} cannot be read as places: {count}\n  " + "\n  ".join(lines))
 
 
 def problems(codes: list[str], polygons: NDArray[Any]) -> list[str]:

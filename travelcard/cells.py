@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from travelcard.errors import InputError, one_line
+from travelcard.errors import InputError, one_line, refuse
 from travelcard.late import polars as pl
 from travelcard.places import SNAP, Places
 from travelcard.schema import INVENTORY
@@ -78,10 +78,7 @@ class CellMap:
                     f"in a place as they are, {(swapped >= 0).sum():,} when swapped. "
                     'Pass columns={"lat": ..., "lon": ...} the other way round'
                 )
-        lines = _unusable(frame, usable, radius) + _overlapping(frame)
-        if lines:
-            count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-            raise InputError(f"{where} cannot be used: {count}\n  " + "\n  ".join(lines))
+        refuse(f"{where} cannot be used", _unusable(frame, usable, radius) + _overlapping(frame))
         import h3.api.basic_int as h3  # noqa: PLC0415  a saved map is read without it
 
         cells = map(h3.latlng_to_cell, lat.tolist(), lon.tolist(), repeat(H3_RESOLUTION))

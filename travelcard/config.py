@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 from msgspec.structs import asdict
 
-from travelcard.errors import InputError
+from travelcard.errors import InputError, refuse
 from travelcard.files import remote
 from travelcard.keys import Size, Span, made, over
 
@@ -188,8 +188,7 @@ class Config(_Keys, frozen=True, dict=True):
             raise InputError(f"{path} is no TOML: {error}") from error
         wrong: list[str] = []
         values = made(_Keys, over(said, os.environ, _Keys), wrong)
-        if wrong:
-            raise InputError(f"{path}: {len(wrong)} problem{'s'[: len(wrong) > 1]}\n  " + "\n  ".join(wrong))
+        refuse(str(path), wrong)
         return cls(**values, folder=path.parent)
 
     # ------------------------------------------------------------------------------------------------ what it leads to

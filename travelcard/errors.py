@@ -9,6 +9,7 @@ TravelcardError
 """
 
 import re
+from collections.abc import Sequence
 
 __all__ = [
     "Busy",
@@ -20,6 +21,7 @@ __all__ = [
     "hidden",
     "mask",
     "one_line",
+    "refuse",
 ]
 
 
@@ -75,6 +77,13 @@ def hidden(text: str) -> str:
 def broken(path: str, error: Exception) -> InputError:
     """What is raised for a file of the input that cannot be read to its end."""
     return InputError(f"{path} cannot be read to its end (truncated, damaged, or of another kind): {error}")
+
+
+def refuse(what: str, lines: Sequence[str]) -> None:
+    """Raise one `InputError` that names every problem, a line each, if there is any."""
+    if lines:
+        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+        raise InputError(f"{what}: {count}\n  " + "\n  ".join(lines))
 
 
 def one_line(error: Exception) -> str:

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from travelcard.boundaries import from_gcj02, km2, overlaps, problems, read, refuse
-from travelcard.errors import InputError, NotFound
+from travelcard.boundaries import from_gcj02, km2, overlaps, problems, read
+from travelcard.errors import InputError, NotFound, refuse
 from travelcard.late import polars as pl
 from travelcard.late import shapely
 
@@ -329,7 +329,7 @@ def from_polygons(
     polygons = np.array(list(geometries), dtype=object)
     if not len(codes) == len(names) == len(provinces) == len(polygons) == len(names_en or codes):
         raise InputError("codes, names, provinces and geometries: expected equally many of each")
-    refuse("the boundaries", problems(list(codes), polygons))
+    refuse("the boundaries cannot be read as places", problems(list(codes), polygons))
     order = sorted(range(len(codes)), key=lambda i: codes[i].encode())
     return Places(
         tuple(codes[i] for i in order),
@@ -379,7 +379,7 @@ def from_file(
         )
     if not len(wkb):
         lines.append("no rows")
-    refuse(str(path), lines)
+    refuse(f"{path} cannot be read as places", lines)
     codes, names = columns[code], columns[name]
     lines += [
         f"row {i}: no {what}" for what, got in (("code", codes), ("name", names)) for i, v in enumerate(got) if not v
@@ -389,7 +389,7 @@ def from_file(
     if crs == "GCJ-02":
         polygons = shapely.transform(polygons, lambda xy: np.column_stack(from_gcj02(xy[:, 1], xy[:, 0])[::-1]))
     lines += problems(codes, polygons) + overlaps(codes, polygons)
-    refuse(str(path), lines)
+    refuse(f"{path} cannot be read as places", lines)
     provinces = columns[province] if province is not None else [None] * len(codes)
     return from_polygons(codes, names, provinces, polygons, columns[name_en] if name_en is not None else None)
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from travelcard.errors import InputError, NotFound
+from travelcard.errors import InputError, NotFound, refuse
 from travelcard.risk import LEVELS, Risk, dated_lists, join_risk, read_risk, risk_in_force
 
 __all__ = ["COLOURS", "Policy", "Risk", "Rule", "dated_lists", "join_risk", "read_risk", "risk_in_force"]
@@ -109,7 +109,7 @@ class Policy:
     form: str = "card"
 
     def __post_init__(self) -> None:
-        _refuse(_problems({f.name: getattr(self, f.name) for f in dataclasses.fields(self)}), "the policy")
+        refuse("the policy", _problems({f.name: getattr(self, f.name) for f in dataclasses.fields(self)}))
 
     # ------------------------------------------------------------------------------------------------ where from
 
@@ -163,7 +163,7 @@ class Policy:
         lines += _problems(values)
         if "id" not in values:
             lines.insert(0, "id  is missing")
-        _refuse(lines, where)
+        refuse(where, lines)
         return cls(**values)
 
     # ------------------------------------------------------------------------------------------------ what it says
@@ -201,7 +201,7 @@ class Policy:
         7
         """
         unknown = sorted(changes.keys() - {f.name for f in dataclasses.fields(self)})
-        _refuse([f"{name}  is no field of a policy" for name in unknown], "the policy")
+        refuse("the policy", [f"{name}  is no field of a policy" for name in unknown])
         return dataclasses.replace(self, **changes)
 
     def holds_on(self, day: date) -> bool:
@@ -238,12 +238,6 @@ def _preset(name: str) -> Policy:
 
 def _iso(day: date | None) -> str | None:
     return None if day is None else day.isoformat()
-
-
-def _refuse(lines: list[str], where: str) -> None:
-    if lines:
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise InputError(f"{where}: {count}\n  " + "\n  ".join(lines))
 
 
 def _is_date(value: Any) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from travelcard.errors import InputError, hidden
+from travelcard.errors import InputError, hidden, refuse
 from travelcard.late import compute as pc
 
 __all__ = [
@@ -137,7 +137,7 @@ class Table:
 
     def check(self, schema: pa.Schema, where: str, columns: Mapping[str, str] | None = None) -> None:
         """Raise one `InputError` with every problem of `schema`, got beside expected."""
-        _refuse(self.problems(schema, columns), where, self.name)
+        refuse(f"{where} does not fit `{self.name}`", self.problems(schema, columns))
 
     def read(self, data: Any, *, where: str | None = None, columns: Mapping[str, str] | None = None) -> pa.Table:
         """`data` as an Arrow table of exactly these columns and types, or one error that names every problem.
@@ -179,14 +179,8 @@ class Table:
                 lines.append(f"{column.name}  {none} of {len(array)} rows are negative or empty")
             arrays.append(array)
             fields.append(pa.field(column.name, wanted, column.nullable))
-        _refuse(lines, where, self.name)
+        refuse(f"{where} does not fit `{self.name}`", lines)
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-
-
-def _refuse(lines: list[str], where: str, name: str) -> None:
-    if lines:
-        count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
-        raise InputError(f"{where} does not fit `{name}`: {count}\n  " + "\n  ".join(lines))
 
 
 def _no_subscriber(ids: pa.ChunkedArray) -> int:
