@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import time
+from threading import Lock
 
 import boto3
 import pytest
 from hypothesis import HealthCheck, settings
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
 pytest.register_assert_rewrite("nights")  # its assertions say what they compared, as the tests do
@@ -39,10 +41,17 @@ def pytest_runtest_setup():
 def bucket():
     """A bucket of an S3-compatible server, and the environment that names that."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a failing test would print every request
+    one, put = Lock(), S3Response.put_object
+
+    def put_object(request):
+        with one:  # moto looks whether an object is there, then puts it: of two at once, which S3 refuses one, both do
+            return put(request)
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(S3Response, "put_object", put_object)
         patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
         patch.setenv("AWS_ALLOW_HTTP", "true")
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
