@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date, timedelta
 
 import pytest
@@ -144,3 +145,17 @@ def test_neither_text_nor_a_file(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(InputError, match=r"travelcard\.toml is no TOML: "):
         Config.read(path)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="no file here that is there and cannot be read")
+def test_files_that_cannot_be_read(tmp_path, read):
+    """Not as if it were the output that fails; root may read what nobody else may, but not this."""
+    path, cells = tmp_path / "travelcard.toml", tmp_path / "cells.parquet"
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(InputError, match=r"travelcard\.toml cannot be read: "):
+        Config.read(path)
+    path.unlink()
+    cells.symlink_to("/proc/self/mem")
+    config = read('store = "store"\n[pings]\npath = "pings/*.parquet"\n[cells]\npath = "cells.parquet"\n')
+    with pytest.raises(InputError, match=r"cells\.parquet cannot be read: "):
+        config.cell_map(config.open_store())

@@ -91,6 +91,7 @@ def test_verify_tells_a_true_code_from_a_forged_an_old_and_a_foreign_one(tmp_pat
     old = ticket(served.context, code_of(served.context, made["id"]))
     other = Served(nights.country(tmp_path / "other", run=1), today=nights.DAYS[1])
     (tmp_path / "other.pem").write_text(other.context.vault.public)
+    (tmp_path / "noise.pem").write_bytes(b"\xff\xfe")
     none = signed.jwt.encode({"c": "green"}, None, algorithm="none")
     for wrong, words in (
         (f"{head_}.{body}.{flipped}", ("--key", key)),
@@ -99,10 +100,14 @@ def test_verify_tells_a_true_code_from_a_forged_an_old_and_a_foreign_one(tmp_pat
         (token, ("--key", key, "--kind", "card")),
         (none, ("--key", key)),
         ("nonsense", ("--key", key)),
+        (token, ("--key", tmp_path / "noise.pem")),
     ):
         done = verify(wrong, *words)
         assert (done.returncode, done.stdout) == (1, ""), wrong
         assert re.fullmatch(r"refused: not valid: .*\n", done.stderr), done.stderr
+    done = verify(token, "--key", tmp_path / "gone.pem")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"refused: {tmp_path}/gone.pem cannot be read: No such file or directory\n"
     for one in (served, other):
         one.context.close()
 

@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from travelcard import __version__
-from travelcard.errors import GateError, TravelcardError, hidden, mask
+from travelcard.errors import GateError, InputError, MissingExtra, TravelcardError, hidden, mask
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,8 +150,6 @@ def cards(
     stale
         Instead of one date, every date whose cards were made before a day of their window was run again.
     """
-    from travelcard.errors import InputError
-
     if (as_of is None) != stale:
         raise InputError("name one date, AS_OF, or --stale for every date that is out of date")
     settings = _settings(config)
@@ -215,7 +213,6 @@ def report(day: date, *, out: Path | None = None, config: ConfigPath = CONFIG) -
     out
         Where it is written; report-DAY.html by default.
     """
-    from travelcard.errors import InputError
     from travelcard.report import report as page
 
     settings = _settings(config)
@@ -286,7 +283,6 @@ def purge(*, yes: Annotated[bool, Parameter(negative="")] = False, by: By = None
         Nothing is removed without it.
     """
     from travelcard.erasure import purge as remove
-    from travelcard.errors import InputError
 
     store = _settings(config).open_store()
     if not yes:
@@ -300,7 +296,6 @@ def rekey(*, config: ConfigPath = CONFIG) -> None:
 
     Until it ends nothing else may write the store; run it again with both keys if it was killed.
     """
-    from travelcard.errors import InputError
     from travelcard.rekey import rekey as replace
 
     settings = _settings(config)
@@ -351,7 +346,6 @@ def flows(
     out
         The folder they are written to.
     """
-    from travelcard.errors import InputError
     from travelcard.flows import flows as counted
 
     store = _settings(config).open_store()
@@ -383,8 +377,6 @@ def _engine(name: str, master: str | None) -> Iterator[Engine | None]:
     """Where a night is done: None for this machine."""
     if name == "threads":
         if master is not None:
-            from travelcard.errors import InputError
-
             raise InputError("--master is of --engine spark")
         yield None
         return
@@ -620,8 +612,6 @@ def known(file: Path, *, config: ConfigPath = CONFIG) -> None:
     """
     import polars as pl
 
-    from travelcard.errors import InputError
-
     with _service():
         from travelcard.service.people import known_person
     with _context(config) as context:
@@ -668,15 +658,17 @@ def verify(token: str, *, key: Path, kind: Literal["card", "health"] = "health")
     """
     with _service():
         from travelcard.service.signed import verify as verified
-    claims = verified(token, key.read_text(), kind)
+    try:
+        pem = key.read_text(encoding="latin-1")  # any bytes: what is no key has signed nothing
+    except OSError as error:
+        raise InputError(f"{key} cannot be read: {error.strerror}") from error
+    claims = verified(token, pem, kind)
     print(json.dumps({"valid": True, **claims}, ensure_ascii=False))
 
 
 @contextmanager
 def _service() -> Iterator[None]:
     """Say which extra is missing, where it is."""
-    from travelcard.errors import MissingExtra
-
     try:
         yield
     except ModuleNotFoundError as error:

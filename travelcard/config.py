@@ -186,6 +186,8 @@ class Config(_Keys, frozen=True, dict=True):
             said = tomllib.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{path} is no TOML: {error}") from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
         wrong: list[str] = []
         values = made(_Keys, over(said, os.environ, _Keys), wrong)
         refuse(str(path), wrong)
@@ -270,8 +272,11 @@ class Config(_Keys, frozen=True, dict=True):
             raise InputError(f"{path} is not there: [cells] path must be a cell inventory or a saved cell map")
         if schema.saved_as(path) == "cells":
             return cells.CellMap.load(path)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256")
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
         digest.update(json.dumps([cells.VERSION, self.boundaries.digest, sorted(self.cells.columns.items())]).encode())
         kept = kept_in.scratch / "cells" / f"{digest.hexdigest()[:32]}.parquet"
         if schema.saved_as(kept) == "cells":  # not there, or damaged from outside: made anew
