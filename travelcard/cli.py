@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from travelcard import __version__
-from travelcard.errors import GateError, InputError, MissingExtra, TravelcardError, hidden, mask
+from travelcard.errors import GateError, InputError, MissingExtra, TravelcardError, hidden, mask, reading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -658,10 +658,8 @@ def verify(token: str, *, key: Path, kind: Literal["card", "health"] = "health")
     """
     with _service():
         from travelcard.service.signed import verify as verified
-    try:
+    with reading(key):
         pem = key.read_text(encoding="latin-1")  # any bytes: what is no key has signed nothing
-    except OSError as error:
-        raise InputError(f"{key} cannot be read: {error.strerror}") from error
     claims = verified(token, pem, kind)
     print(json.dumps({"valid": True, **claims}, ensure_ascii=False))
 

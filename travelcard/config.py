@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from msgspec import Meta, Struct, field
 from msgspec.structs import asdict
 
-from travelcard.errors import InputError, refuse
+from travelcard.errors import InputError, reading, refuse
 from travelcard.files import remote
 from travelcard.keys import Size, Span, made, over
 
@@ -182,12 +182,11 @@ class Config(_Keys, frozen=True, dict=True):
         """The configuration in a file, or one `InputError` that lists everything wrong in it."""
         if not path.is_file():
             raise InputError(f"{path} is not there: write one (README, the nightly run) or name yours with --config")
-        try:
-            said = tomllib.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is no TOML: {error}") from error
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        with reading(path):
+            try:
+                said = tomllib.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise InputError(f"{path} is no TOML: {error}") from error
         wrong: list[str] = []
         values = made(_Keys, over(said, os.environ, _Keys), wrong)
         refuse(str(path), wrong)
@@ -272,11 +271,8 @@ class Config(_Keys, frozen=True, dict=True):
             raise InputError(f"{path} is not there: [cells] path must be a cell inventory or a saved cell map")
         if schema.saved_as(path) == "cells":
             return cells.CellMap.load(path)
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
-        except OSError as error:
-            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        with reading(path), path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
         digest.update(json.dumps([cells.VERSION, self.boundaries.digest, sorted(self.cells.columns.items())]).encode())
         kept = kept_in.scratch / "cells" / f"{digest.hexdigest()[:32]}.parquet"
         if schema.saved_as(kept) == "cells":  # not there, or damaged from outside: made anew

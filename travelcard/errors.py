@@ -9,7 +9,9 @@ TravelcardError
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 __all__ = [
     "Busy",
@@ -21,6 +23,7 @@ __all__ = [
     "hidden",
     "mask",
     "one_line",
+    "reading",
     "refuse",
 ]
 
@@ -77,6 +80,15 @@ def hidden(text: str) -> str:
 def broken(path: str, error: Exception) -> InputError:
     """What is raised for a file of the input that cannot be read to its end."""
     return InputError(f"{path} cannot be read to its end (truncated, damaged, or of another kind): {error}")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Name a file that the system will not read: otherwise it would be told of as an output that cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def refuse(what: str, lines: Sequence[str]) -> None:
