@@ -235,10 +235,28 @@ def _broken_csv(path: str, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read to its end (truncated, damaged, or no table of one width){where}")
 
 
-def _span(group: Any, name: str) -> tuple[int, int] | None:
+Chunks = Mapping[str, pq.ColumnChunkMetaData]  # of a row group, by the column's name
+
+
+def _row_groups(metadata: pq.FileMetaData, names: Iterable[str]) -> list[tuple[pq.RowGroupMetaData, Chunks]]:
+    """Every row group and its columns. Raises `ArrowInvalid` for a footer whose parts do not agree: it has no checksum.
+
+    Without a look at it, a group that is no longer listed would be rows that are not there.
+    """
+    groups: list[tuple[pq.RowGroupMetaData, Chunks]] = []
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
+        if any(name not in chunks or chunks[name].num_values != group.num_rows for name in names):
+            raise pa.ArrowInvalid("its columns are not those of its rows")
+        groups.append((group, chunks))
+    if sum(group.num_rows for group, _ in groups) != metadata.num_rows:
+        raise pa.ArrowInvalid("the numbers of its rows do not agree")
+    return groups
+
+
+def _span(column: pq.ColumnChunkMetaData) -> tuple[int, int] | None:
     """The smallest and largest whole number of a column in a row group, as its footer has them."""
-    column = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema == name)
-    known = column.statistics
+    known = column.statistics if column.physical_type in ("INT32", "INT64") else None  # those of texts may be cut off
     if known is None or not known.has_min_max or not isinstance(known.min, int):
         return None
     return known.min, known.max
@@ -249,19 +267,24 @@ def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
     try:
         with pq.ParquetFile(inner, filesystem=filesystem) as file:
             metadata, schema = file.metadata, file.schema_arrow
-    except (pa.ArrowInvalid, OSError) as error:
+        if metadata.num_rows == 0:
+            raise InputError(f"{path} is empty: it has no row")
+        chosen, numeric = _chosen(schema, path, reading)
+        groups = _row_groups(metadata, chosen.values())
+        here = not remote(path) and not reading.local(schema.field(chosen["time"]).type)
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # a bit of a name may have turned over
         raise broken(path, error) from error
-    if metadata.num_rows == 0:
-        raise InputError(f"{path} is empty: it has no row")
-    chosen, numeric = _chosen(schema, path, reading)
     options = {"filesystem": filesystem, "pre_buffer": remote(path), "page_checksum_verification": True}
 
     def batches(number: int, first: int) -> Iterator[Batch]:
+        end = first + groups[number][0].num_rows
         try:
             with pq.ParquetFile(inner, **options) as file:
                 for part in file.iter_batches(_PIECE, [number], list(chosen.values()), use_threads=False):
                     yield _batch(path, first, part, chosen, numeric)
                     first += len(part)
+            if first != end:  # where a column is said to lie elsewhere Arrow may find no row, and says nothing
+                raise pa.ArrowInvalid("a row group has other rows than its footer says")
         except (pa.ArrowException, OSError) as error:
             raise broken(path, error) from error
 
@@ -270,12 +293,11 @@ def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
 
         return block_of(path, group, schema, chosen, first, desk)
 
-    here = not remote(path) and not reading.local(schema.field(chosen["time"]).type)
     pieces, first = [], 0
-    for number, group in enumerate(map(metadata.row_group, range(metadata.num_row_groups))):
-        taken = here and _is_block(group, schema, chosen, numeric)
+    for number, (group, chunks) in enumerate(groups):
+        taken = here and group.num_rows <= _PIECE and _is_block(chunks, schema, chosen, numeric)
         whole = partial(block, group, first) if taken else None
-        span = _span(group, chosen["subscriber"])
+        span = _span(chunks[chosen["subscriber"]])
         if group.num_rows:
             pieces.append(Piece(path, group.num_rows, numeric, partial(batches, number, first), span, whole))
         first += group.num_rows
@@ -286,26 +308,20 @@ _CODECS = ("UNCOMPRESSED", "SNAPPY", "ZSTD")  # as in pages, which needs the com
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # BIT_PACKED: old writers name it
 
 
-def _is_block(group: pq.RowGroupMetaData, schema: pa.Schema, chosen: Mapping[str, str], numeric: bool) -> bool:
+def _is_block(chunks: Chunks, schema: pa.Schema, chosen: Mapping[str, str], numeric: bool) -> bool:
     """Whether `decode` takes a row group: columns of 64 bits and of text, written as most are, none much too large."""
-    chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
     physical = {
         "subscriber": "INT64" if numeric else "BYTE_ARRAY",
         "time": "INT64",
         "cell": "INT64",
         "plmn": "BYTE_ARRAY",
     }
-    return (
-        "cell" in chosen
-        and group.num_rows <= _PIECE
-        and all(
-            source in chunks
-            and _physical(schema.field(source).type) == chunks[source].physical_type == physical.get(name)
-            and chunks[source].compression in _CODECS
-            and _ENCODINGS.issuperset(chunks[source].encodings)
-            and chunks[source].total_uncompressed_size < 1 << 31
-            for name, source in chosen.items()
-        )
+    return "cell" in chosen and all(
+        _physical(schema.field(source).type) == chunks[source].physical_type == physical.get(name)
+        and chunks[source].compression in _CODECS
+        and _ENCODINGS.issuperset(chunks[source].encodings)
+        and chunks[source].total_uncompressed_size < 1 << 31
+        for name, source in chosen.items()
     )
 
 
