@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from travelcard.errors import InputError, MissingExtra
 from travelcard.late import shapely
+from travelcard.schema import read_parquet
 
 __all__ = ["from_gcj02", "km2", "overlaps", "problems", "read"]
 
@@ -82,7 +82,7 @@ def overlaps(codes: list[str], polygons: NDArray[Any]) -> list[str]:
 def _read_parquet(path: str | Path) -> tuple[dict[str, list[Any]], list[bytes], str | None]:
     """Columns, WKB and declared coordinate system of a GeoParquet file."""
     try:
-        table = pq.ParquetFile(path).read()
+        table = read_parquet(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
     geo = json.loads((table.schema.metadata or {}).get(b"geo", b"{}"))

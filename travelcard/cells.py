@@ -126,8 +126,13 @@ class CellMap:
             return
         try:
             with pq.ParquetFile(self.rows, page_checksum_verification=True) as file:
+                left = file.metadata.num_rows
                 for group in range(file.num_row_groups):
-                    yield file.read_row_group(group, columns)
+                    part = file.read_row_group(group, columns)
+                    left -= len(part)
+                    yield part
+                if left:
+                    raise pa.ArrowInvalid("its footer does not agree with itself")
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"the cell map cannot be read to its end: {one_line(error)}") from error
 
@@ -142,6 +147,7 @@ class CellMap:
             compression="zstd",
             use_dictionary=["place"],
             column_encoding=near,
+            write_page_checksum=True,
         )
 
     @classmethod

@@ -79,7 +79,7 @@ def hidden(text: str) -> str:
 
 def broken(path: str, error: Exception) -> InputError:
     """What is raised for a file of the input that cannot be read to its end."""
-    return InputError(f"{path} cannot be read to its end (truncated, damaged, or of another kind): {error}")
+    return InputError(f"{path} cannot be read to its end (truncated, damaged, or of another kind): {one_line(error)}")
 
 
 @contextmanager

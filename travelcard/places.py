@@ -24,6 +24,7 @@ from travelcard.boundaries import from_gcj02, km2, overlaps, problems, read
 from travelcard.errors import InputError, NotFound, refuse
 from travelcard.late import polars as pl
 from travelcard.late import shapely
+from travelcard.schema import read_parquet
 
 if TYPE_CHECKING:
     from travelcard.borders import Borders
@@ -258,6 +259,7 @@ class Places:
             compression_level=19,
             use_dictionary=False,
             column_encoding={"h3.list.element": "DELTA_BINARY_PACKED"},
+            write_page_checksum=True,
         )
 
     @classmethod
@@ -275,7 +277,7 @@ class Places:
 def _saved(path: str | Path, columns: Sequence[str]) -> pa.Table:
     """Columns of a file of places."""
     try:
-        table = pq.ParquetFile(path).read(columns)
+        table = read_parquet(path, columns)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
     metadata = table.schema.metadata or {}

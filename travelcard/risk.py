@@ -19,12 +19,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from travelcard.errors import InputError
 from travelcard.late import polars as pl
 from travelcard.places import Places
-from travelcard.schema import RISK
+from travelcard.schema import RISK, read_parquet
 
 __all__ = ["LEVELS", "Risk", "dated_lists", "join_risk", "read_risk", "risk_in_force"]
 
@@ -138,7 +137,7 @@ def read_risk(source: Any, *, places: Places, day: date | None = None) -> Risk:
     path = Path(source)
     try:
         if path.name.endswith(".parquet"):
-            return _tabled(pq.ParquetFile(path).read(), places, day, str(path))
+            return _tabled(read_parquet(path), places, day, str(path))
         if path.name.endswith((".csv", ".csv.gz")):
             text = dict.fromkeys(("place", "level"), pa.string())
             options = pyarrow.csv.ConvertOptions(column_types={**text, "from": pa.date32(), "to": pa.date32()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -218,6 +218,22 @@ def saved_as(path: str | Path) -> str | None:
         return (pq.read_schema(path).metadata or {}).get(b"travelcard", b"").decode() or None
     except (pa.ArrowInvalid, OSError):  # no Parquet: whoever reads it next says what it should have been
         return None
+
+
+def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file, or columns of it: every row that its footer counts, the checksums of its pages looked at.
+
+    Raises `ArrowInvalid` or `OSError` where it cannot be read to its end.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table, metadata = file.read(columns), file.metadata
+        listed = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+        if listed != metadata.num_rows or (table.column_names and len(table) != listed):
+            raise pa.ArrowInvalid("its footer does not agree with itself")
+        return table
+    except (pa.ArrowException, UnicodeDecodeError) as error:  # a bit of a column's name may have turned over
+        raise pa.ArrowInvalid(str(error)) from error
 
 
 def bucket_of(subscriber: int | str, buckets: int) -> int:

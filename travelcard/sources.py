@@ -19,7 +19,7 @@ from travelcard.errors import InputError, broken, hidden
 from travelcard.files import files_of, filesystem_of, remote
 from travelcard.late import compute as pc
 from travelcard.late import polars as pl
-from travelcard.schema import Column, Table, decoded, decoded_as, zone
+from travelcard.schema import Column, Table, decoded, decoded_as, read_parquet, zone
 
 if TYPE_CHECKING:
     from travelcard.decode import Block
@@ -165,7 +165,7 @@ def read_table(path: str | Path, id_column: str) -> pa.Table:
     """
     try:
         if Path(path).suffix == ".parquet":
-            return pq.ParquetFile(path).read()
+            return read_parquet(path)
         frame = pl.read_csv(
             path, try_parse_dates=True, schema_overrides={id_column: pl.String}, infer_schema_length=None
         )
