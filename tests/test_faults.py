@@ -260,3 +260,18 @@ def test_a_bit_that_turned_over_in_the_store_is_named_or_changes_nothing(countri
         file.write_bytes(sound)
     sys.stdout.write(f"{named_} of 300 named\n")
     assert named_ > 200
+
+
+def test_what_is_said_about_cards_in_their_footer_has_a_checksum(countries, tmp_path):
+    """A policy there with another number in it would have explained a card by what it was not made with."""
+    two, _ = countries
+    store = tc.Store(copied(two, tmp_path / "country") / "store")
+    subscriber = rows(store)["cards"]["subscriber"][0]
+    for _, path in store.files("cards"):
+        file = tmp_path / "country" / "store" / "cards" / path
+        sound = file.read_bytes()
+        assert sound.count(b'flicker_s\\": 600') == 1
+        file.write_bytes(sound.replace(b'flicker_s\\": 600', b'flicker_s\\": 601'))
+    for asked in (lambda found: found.explain(subscriber), lambda found: found.about(found.days("cards")[0])):
+        with pytest.raises(tc.InputError, match=r"^cards/.* is gone or damaged"):
+            asked(tc.Store(store.root))

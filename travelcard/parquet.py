@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
+from zlib import crc32
 
 import pyarrow as pa
 import pyarrow.fs
@@ -21,6 +22,7 @@ __all__ = ["GROUP", "Footer", "about", "naming", "opened", "write"]
 
 # Rows of a group; one subscriber's look-up decodes one. A card is a list of lists: 1,000 of them take 0.6 ms.
 GROUP = {"stays": 8_000, "cards": 1_000}
+_CRC = "travelcard.crc32"  # of what is said about the rows: a footer has no checksum
 
 
 def write(
@@ -54,7 +56,8 @@ def write(
             if len(part):  # of an empty group nobody could say where it belongs
                 file.write_table(part.cast(schema), row_group_size=GROUP.get(table.name, 1 << 20))
             written += len(part)
-        file.add_key_value_metadata({"travelcard": json.dumps(about)} if about else {})
+        text = json.dumps(about)
+        file.add_key_value_metadata({"travelcard": text, _CRC: str(crc32(text.encode()))} if about else {})
     return written
 
 
@@ -67,8 +70,11 @@ def opened(path: str, table: Table, filesystem: pa.fs.FileSystem, dictionaries: 
 
 
 def about(file: pq.ParquetFile) -> dict[str, Any] | None:
-    """What was written about the rows of a file; None where nothing was."""
-    text = (file.metadata.metadata or {}).get(b"travelcard")
+    """What was written about the rows of a file; None where nothing was. Raises `ArrowInvalid` where it is damaged."""
+    known = file.metadata.metadata or {}
+    text = known.get(b"travelcard")
+    if text is not None and known.get(_CRC.encode()) != str(crc32(text)).encode():
+        raise pa.ArrowInvalid("what is said about its rows has another checksum")
     return None if text is None else json.loads(text)
 
 
