@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -238,7 +238,7 @@ def _broken_csv(path: str, error: Exception) -> InputError:
 Chunks = Mapping[str, pq.ColumnChunkMetaData]  # of a row group, by the column's name
 
 
-def _row_groups(metadata: pq.FileMetaData, names: Iterable[str]) -> list[tuple[pq.RowGroupMetaData, Chunks]]:
+def _row_groups(metadata: pq.FileMetaData, names: Collection[str]) -> list[tuple[pq.RowGroupMetaData, Chunks]]:
     """Every row group and its columns. Raises `ArrowInvalid` for a footer whose parts do not agree: it has no checksum.
 
     Without a look at it, a group that is no longer listed would be rows that are not there.
