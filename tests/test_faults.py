@@ -7,6 +7,7 @@ import io
 import os
 import random
 import resource
+import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -275,3 +276,22 @@ def test_what_is_said_about_cards_in_their_footer_has_a_checksum(countries, tmp_
     for asked in (lambda found: found.explain(subscriber), lambda found: found.about(found.days("cards")[0])):
         with pytest.raises(tc.InputError, match=r"^cards/.* is gone or damaged"):
             asked(tc.Store(store.root))
+
+
+@pytest.mark.parametrize("kind", ["cells", "risk"])
+def test_a_number_that_another_bit_has_made_another_is_found_in_any_input(tmp_path, kind):
+    """A latitude that is another one would be another place, and is what a page's checksum is for."""
+    path = tmp_path / "input.parquet"
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table_of(kind), path, write_page_checksum=True, **plain)
+    read = {
+        "cells": lambda: tc.CellMap.build(path, places=tc.places.china()),
+        "risk": lambda: tc.read_risk(path, places=tc.places.china()),
+    }[kind]
+    read()
+    sound = bytearray(path.read_bytes())
+    at = sound.index({"cells": struct.pack("<d", 30.25), "risk": b"330100"}[kind])
+    sound[at] ^= 1
+    path.write_bytes(sound)
+    with pytest.raises(tc.InputError, match=f"^{path} cannot be read.*checksum"):
+        read()
