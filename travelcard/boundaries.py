@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
-from travelcard.errors import InputError, MissingExtra
+from travelcard.errors import InputError, MissingExtra, one_line
 from travelcard.late import shapely
 from travelcard.schema import read_parquet
 
@@ -84,7 +84,7 @@ def _read_parquet(path: str | Path) -> tuple[dict[str, list[Any]], list[bytes], 
     try:
         table = read_parquet(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as places: {one_line(error)}") from error
     geo = json.loads((table.schema.metadata or {}).get(b"geo", b"{}"))
     column = geo.get("primary_column")
     about = geo.get("columns", {}).get(column, {})
@@ -107,7 +107,7 @@ def _read_gdal(path: str | Path) -> tuple[dict[str, list[Any]], list[bytes], str
     try:
         meta, _, wkb, fields = pyogrio.raw.read(path)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as places: {one_line(error)}") from error
     return {n: list(f) for n, f in zip(meta["fields"], fields, strict=True)}, list(wkb), meta["crs"]
 
 

@@ -156,7 +156,7 @@ class CellMap:
         try:
             metadata = pq.read_schema(path).metadata or {}
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{path} cannot be read as a cell map: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{path} cannot be read as a cell map: {one_line(error)}") from error
         if metadata.get(b"travelcard") != b"cells" or metadata.get(b"version") != VERSION.encode():
             raise InputError(f"{path} is no cell map (version {VERSION}): build one with CellMap.build")
         return cls(Path(path), metadata[b"places"].decode(), float(metadata[b"snap"]))

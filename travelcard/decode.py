@@ -261,17 +261,18 @@ class Block:
 
 def block_of(
     file: str,
-    group: pq.RowGroupMetaData,
+    count: int,
+    found: Mapping[str, pq.ColumnChunkMetaData],
     schema: pa.Schema,
     columns: Mapping[str, str],
     row: int,
     desk: Desk,
 ) -> Block | None:
-    """A row group of a file, whose first row is the file's `row`: `columns` says which columns, under which names.
+    """A row group of a file, of `count` rows, the first of them the file's `row`.
 
-    None where it is written in a way that is left to Arrow. Raises `InputError` where the file is not what it says.
+    `columns` says which of those that were `found` in it are read, under which names. None where it is written in a way
+    that is left to Arrow. Raises `InputError` where the file is not what it says.
     """
-    found = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
     read: dict[str, Column] = {}
     types: dict[str, pa.DataType] = {}
     texts, countries = None, pa.array([], pa.string())
@@ -284,7 +285,7 @@ def block_of(
             if chunk is None:
                 return None
             rows = chunk.column.pages[chunk.column.pages[:, 0] != DICTIONARY, 1]
-            _sound((rows <= group.num_rows).all() and rows.sum() == group.num_rows)
+            _sound((rows <= count).all() and rows.sum() == count)
             types[name], words = chunk.type, _words(chunk)
             if name == "subscriber" and isinstance(words, pa.Array):
                 texts = _texts(chunk, words)
@@ -299,7 +300,7 @@ def block_of(
                 read[name] = chunk.column._replace(words=np.arange(len(words)))
     except (pa.ArrowException, OSError) as error:
         raise broken(file, error) from error
-    return Block(file, row, group.num_rows, types, read, texts, countries)
+    return Block(file, row, count, types, read, texts, countries)
 
 
 def _sound(sound: bool) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from travelcard.errors import InputError, MissingExtra
+from travelcard.errors import InputError, MissingExtra, one_line
 
 __all__ = ["Found", "Objects"]
 
@@ -40,7 +40,7 @@ class Objects:
         try:
             yield
         except (self._exceptions.BaseError, OSError) as error:
-            raise InputError(f"{self._root} cannot be {what}: {str(error).splitlines()[0]}") from error
+            raise InputError(f"{self._root} cannot be {what}: {one_line(error)}") from error
 
     def get(self, path: str) -> Found | None:
         """An object, or None where there is none."""

@@ -16,7 +16,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from travelcard.errors import InputError, one_line
-from travelcard.schema import Table
+from travelcard.schema import Table, row_groups
 
 __all__ = ["GROUP", "Footer", "about", "naming", "opened", "write"]
 
@@ -73,9 +73,12 @@ def about(file: pq.ParquetFile) -> dict[str, Any] | None:
     """What was written about the rows of a file; None where nothing was. Raises `ArrowInvalid` where it is damaged."""
     known = file.metadata.metadata or {}
     text = known.get(b"travelcard")
-    if text is not None and known.get(_CRC.encode()) != str(crc32(text)).encode():
+    if text is None:
+        return None
+    if known.get(_CRC.encode()) != str(crc32(text)).encode():
         raise pa.ArrowInvalid("what is said about its rows has another checksum")
-    return None if text is None else json.loads(text)
+    said: dict[str, Any] = json.loads(text)
+    return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +119,8 @@ def _sound(file: pq.ParquetFile, table: Table) -> None:
     """
     if [*_leaves(file.schema_arrow)] != [*_leaves(table.arrow())]:
         raise pa.ArrowInvalid(f"it does not have the columns of {table.name}")
-    groups = [file.metadata.row_group(g) for g in range(file.metadata.num_row_groups)]
-    flat = {group.num_rows == group.column(0).num_values for group in groups}  # the first column is in no list
-    if sum(group.num_rows for group in groups) != file.metadata.num_rows or False in flat:
+    flat = {group.num_rows == group.column(0).num_values for group in row_groups(file.metadata)}
+    if False in flat:  # the first column is in no list
         raise pa.ArrowInvalid("the numbers of its rows do not agree")
 
 

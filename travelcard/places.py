@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
 from travelcard.boundaries import from_gcj02, km2, overlaps, problems, read
-from travelcard.errors import InputError, NotFound, refuse
+from travelcard.errors import InputError, NotFound, one_line, refuse
 from travelcard.late import polars as pl
 from travelcard.late import shapely
 from travelcard.schema import read_parquet
@@ -279,7 +279,7 @@ def _saved(path: str | Path, columns: Sequence[str]) -> pa.Table:
     try:
         table = read_parquet(path, columns)
     except (pa.ArrowInvalid, OSError) as error:
-        raise InputError(f"{path} cannot be read as places: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as places: {one_line(error)}") from error
     metadata = table.schema.metadata or {}
     if metadata.get(b"travelcard") != b"places" or metadata.get(b"version") != _VERSION.encode():
         raise InputError(f"{path} is no file of places (version {_VERSION}): read boundaries with places.from_file")

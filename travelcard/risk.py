@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from travelcard.errors import InputError
+from travelcard.errors import InputError, one_line
 from travelcard.late import polars as pl
 from travelcard.places import Places
 from travelcard.schema import RISK, read_parquet
@@ -146,7 +146,7 @@ def read_risk(source: Any, *, places: Places, day: date | None = None) -> Risk:
     except (OSError, ValueError) as error:  # pyarrow's and JSON's errors are ValueErrors; so is InputError
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path} cannot be read as a risk list: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as a risk list: {one_line(error)}") from error
     return _published(data, places, day, str(path))
 
 

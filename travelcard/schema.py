@@ -220,6 +220,17 @@ def saved_as(path: str | Path) -> str | None:
         return None
 
 
+def row_groups(metadata: pq.FileMetaData) -> list[pq.RowGroupMetaData]:
+    """The row groups of a Parquet file. Raises `ArrowInvalid` where they have not the rows that its footer counts.
+
+    No checksum covers a footer: a group that it no longer lists would be rows that are not there.
+    """
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    if sum(group.num_rows for group in groups) != metadata.num_rows:
+        raise pa.ArrowInvalid("the numbers of its rows do not agree")
+    return groups
+
+
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file, or columns of it: every row that its footer counts, the checksums of its pages looked at.
 
@@ -227,10 +238,10 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pa.T
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table, metadata = file.read(columns), file.metadata
-        listed = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
-        if listed != metadata.num_rows or (table.column_names and len(table) != listed):
-            raise pa.ArrowInvalid("its footer does not agree with itself")
+            row_groups(file.metadata)  # for what it raises
+            table, rows = file.read(columns), file.metadata.num_rows
+        if table.column_names and len(table) != rows:
+            raise pa.ArrowInvalid("it has other rows than its footer counts")
         return table
     except (pa.ArrowException, UnicodeDecodeError) as error:  # a bit of a column's name may have turned over
         raise pa.ArrowInvalid(str(error)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from travelcard.errors import InputError, broken, hidden
+from travelcard.errors import InputError, broken, hidden, one_line
 from travelcard.files import files_of, filesystem_of, remote
 from travelcard.late import compute as pc
 from travelcard.late import polars as pl
-from travelcard.schema import Column, Table, decoded, decoded_as, read_parquet, zone
+from travelcard.schema import Column, Table, decoded, decoded_as, read_parquet, row_groups, zone
 
 if TYPE_CHECKING:
     from travelcard.decode import Block
@@ -170,7 +170,7 @@ def read_table(path: str | Path, id_column: str) -> pa.Table:
             path, try_parse_dates=True, schema_overrides={id_column: pl.String}, infer_schema_length=None
         )
     except (pa.ArrowInvalid, pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{path} cannot be read as a table: {one_line(error)}") from error
     if id_column in frame.columns:
         number = frame[id_column].cast(pl.Int64, strict=False)
         if (number.cast(pl.String) == frame[id_column]).all(ignore_nulls=False):
@@ -235,23 +235,12 @@ def _broken_csv(path: str, error: Exception) -> InputError:
     return InputError(f"{path} cannot be read to its end (truncated, damaged, or no table of one width){where}")
 
 
-Chunks = Mapping[str, pq.ColumnChunkMetaData]  # of a row group, by the column's name
-
-
-def _row_groups(metadata: pq.FileMetaData, names: Collection[str]) -> list[tuple[pq.RowGroupMetaData, Chunks]]:
-    """Every row group and its columns. Raises `ArrowInvalid` for a footer whose parts do not agree: it has no checksum.
-
-    Without a look at it, a group that is no longer listed would be rows that are not there.
-    """
-    groups: list[tuple[pq.RowGroupMetaData, Chunks]] = []
-    for group in map(metadata.row_group, range(metadata.num_row_groups)):
-        chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
-        if any(name not in chunks or chunks[name].num_values != group.num_rows for name in names):
-            raise pa.ArrowInvalid("its columns are not those of its rows")
-        groups.append((group, chunks))
-    if sum(group.num_rows for group, _ in groups) != metadata.num_rows:
-        raise pa.ArrowInvalid("the numbers of its rows do not agree")
-    return groups
+def _columns(group: pq.RowGroupMetaData, names: Iterable[str]) -> dict[str, pq.ColumnChunkMetaData]:
+    """Columns of a row group, none of them in a list. Raises `ArrowInvalid` where one is missing or has other rows."""
+    chunks = {chunk.path_in_schema: chunk for chunk in map(group.column, range(group.num_columns))}
+    if any(name not in chunks or chunks[name].num_values != group.num_rows for name in names):
+        raise pa.ArrowInvalid("its columns are not those of its rows")
+    return chunks
 
 
 def _span(column: pq.ColumnChunkMetaData) -> tuple[int, int] | None:
@@ -270,14 +259,14 @@ def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
         if metadata.num_rows == 0:
             raise InputError(f"{path} is empty: it has no row")
         chosen, numeric = _chosen(schema, path, reading)
-        groups = _row_groups(metadata, chosen.values())
+        groups = [(group.num_rows, _columns(group, chosen.values())) for group in row_groups(metadata)]
         here = not remote(path) and not reading.local(schema.field(chosen["time"]).type)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:  # a bit of a name may have turned over
         raise broken(path, error) from error
     options = {"filesystem": filesystem, "pre_buffer": remote(path), "page_checksum_verification": True}
 
     def batches(number: int, first: int) -> Iterator[Batch]:
-        end = first + groups[number][0].num_rows
+        end = first + groups[number][0]
         try:
             with pq.ParquetFile(inner, **options) as file:
                 for part in file.iter_batches(_PIECE, [number], list(chosen.values()), use_threads=False):
@@ -288,19 +277,19 @@ def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
         except (pa.ArrowException, OSError) as error:
             raise broken(path, error) from error
 
-    def block(group: pq.RowGroupMetaData, first: int, desk: Desk) -> Block | None:
+    def block(number: int, first: int, desk: Desk) -> Block | None:
         from travelcard.decode import block_of  # noqa: PLC0415  whoever only lists files needs no compiler
 
-        return block_of(path, group, schema, chosen, first, desk)
+        return block_of(path, *groups[number], schema, chosen, first, desk)
 
     pieces, first = [], 0
-    for number, (group, chunks) in enumerate(groups):
-        taken = here and group.num_rows <= _PIECE and _is_block(chunks, schema, chosen, numeric)
-        whole = partial(block, group, first) if taken else None
+    for number, (rows, chunks) in enumerate(groups):
+        taken = here and rows <= _PIECE and _is_block(chunks, schema, chosen, numeric)
+        whole = partial(block, number, first) if taken else None
         span = _span(chunks[chosen["subscriber"]])
-        if group.num_rows:
-            pieces.append(Piece(path, group.num_rows, numeric, partial(batches, number, first), span, whole))
-        first += group.num_rows
+        if rows:
+            pieces.append(Piece(path, rows, numeric, partial(batches, number, first), span, whole))
+        first += rows
     return pieces
 
 
@@ -308,7 +297,9 @@ _CODECS = ("UNCOMPRESSED", "SNAPPY", "ZSTD")  # as in pages, which needs the com
 _ENCODINGS = {"PLAIN", "RLE", "BIT_PACKED", "PLAIN_DICTIONARY", "RLE_DICTIONARY"}  # BIT_PACKED: old writers name it
 
 
-def _is_block(chunks: Chunks, schema: pa.Schema, chosen: Mapping[str, str], numeric: bool) -> bool:
+def _is_block(
+    chunks: Mapping[str, pq.ColumnChunkMetaData], schema: pa.Schema, chosen: Mapping[str, str], numeric: bool
+) -> bool:
     """Whether `decode` takes a row group: columns of 64 bits and of text, written as most are, none much too large."""
     physical = {
         "subscriber": "INT64" if numeric else "BYTE_ARRAY",
