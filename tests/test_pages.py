@@ -143,6 +143,18 @@ def day_of(dice: random.Random, rows: int, *, text: bool) -> pa.Table:
     )
 
 
+def test_a_ping_is_one_word_where_the_footer_bounds_its_number(tmp_path):
+    def spans(ids: pa.Array, **options) -> list:
+        rows = pa.table({"who": ids, "time": range(4), "cell": range(4)})
+        pq.write_table(rows, tmp_path / "pings.parquet", row_group_size=2, **options)
+        return [piece.span for piece in pieces_of(tmp_path / "pings.parquet", READING)]
+
+    assert spans(pa.array([3, 8, None, 5])) == [(3, 8), (5, 5)]
+    assert spans(pa.array([3, 8, None, None])) == [(3, 8), None]  # no number: no smallest, no largest
+    assert spans(pa.array([3, 8, 4, 5]), write_statistics=False) == [None, None]
+    assert spans(pa.array(["3", "8", "4", "5"])) == [None, None]  # a text's may be cut off
+
+
 def met(piece: Piece) -> tuple:
     """All that comes of a piece: the pings of each bucket, the counts, the rejects."""
     places = len(NOON_SIEVE.codes)

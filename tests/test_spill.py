@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import mmap
 import os
+import tempfile
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +20,7 @@ from travelcard.ingest import QUARTERS, Numbers
 from travelcard.kernel import Packing, Room
 from travelcard.locations import sieve
 from travelcard.scatter import LANES
-from travelcard.spill import BLOCK
+from travelcard.spill import BLOCK, Spill
 
 DAY = sieve(date(2022, 3, 14), cells=None, places=None, tz="UTC")
 PLACES = 200
@@ -82,3 +85,18 @@ def test_what_is_gone_from_the_disk_is_refused_in_one_line(folder, monkeypatch):
         os.truncate(arena._files[1]._file.fileno(), BLOCK)
         with pytest.raises(InputError, match="that wait there cannot be read again"):
             [gather([arena], None, [], bucket, Room()) for bucket in range(4)]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="this system has no way past its cache")
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_the_cache_is_passed_by_wherever_the_file_system_can(folder):
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as own:
+        fcntl.fcntl(own, fcntl.F_SETFL, os.O_DIRECT)
+        try:
+            able = os.pwrite(own.fileno(), mmap.mmap(-1, BLOCK), 0) == BLOCK  # whose pages begin where blocks do
+        except OSError:
+            able = False
+    with TemporaryDirectory(dir=folder) as home:
+        spill = Spill(Path(home))
+        assert bool(fcntl.fcntl(spill._file, fcntl.F_GETFL) & os.O_DIRECT) == able
+        spill.close()
