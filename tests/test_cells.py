@@ -9,6 +9,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 from shapely.geometry import box
 
@@ -16,6 +18,8 @@ from travelcard import places
 from travelcard.cells import CellMap
 from travelcard.config import Config
 from travelcard.errors import InputError
+from travelcard.locations import locations_of, sieve, silent
+from travelcard.schema import REASONS
 
 TOY = places.from_polygons(
     ["330100", "330200"], ["甲市", "乙市"], ["浙江省"] * 2, [box(120, 30, 121, 31), box(121, 30, 122, 31)]
@@ -240,3 +244,75 @@ def test_an_empty_inventory_is_an_empty_map():
     built = CellMap.build(empty, TOY)
     assert built.frame.height == 0
     assert built.on(D).height == 0
+
+
+class Laid:
+    """An inventory as it lies in memory: rows of (cell, place, inner, whether a day has it), cut into chunks."""
+
+    def __init__(self, rows: list[tuple], cuts: list[int], *, coded: bool) -> None:
+        parts = [rows[a:b] for a, b in zip([0, *cuts], [*cuts, len(rows)], strict=True)]
+        kind = pa.string() if any(isinstance(row[0], str) for row in rows) else pa.int64()
+        self.valid = np.array([row[3] for row in rows], np.bool_)
+        self.table = pa.concat_tables(
+            pa.table(
+                {
+                    "cell": pa.array([row[0] for row in part], kind),
+                    "place": pa.array([row[1] for row in part], pa.string()).dictionary_encode()
+                    if coded
+                    else pa.array([row[1] for row in part], pa.string()),
+                    "inner": pa.array([row[2] for row in part], pa.bool_()),
+                }
+            )
+            for part in parts
+        )
+
+    def dated(self, _: date) -> tuple[pa.Table, np.ndarray]:
+        return self.table, self.valid
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.integers(-2, 12), st.sampled_from(["330100", "310000", None]), st.sampled_from([True, False, None]),
+        st.booleans(),
+    ),
+    max_size=25,
+)  # fmt: skip
+
+
+@given(
+    ROWS, st.sets(st.integers(0, 25)), st.booleans(), st.sampled_from(["near", "far", "text"]),
+    st.sets(st.integers(0, 13)), st.integers(0, 4),
+)  # fmt: skip
+def test_cells_mean_what_their_rows_of_the_day_say_and_the_others_are_silent(rows, cuts, coded, kind, named, most):
+    def cell(number: int) -> int | str:
+        return number if kind == "near" else (number + 2) << 50 if kind == "far" else f"{number + 2:02}号"
+
+    once: set[int] = set()
+    made = []
+    for number, place, inner, today in sorted(rows, key=lambda row: row[0]):  # one row of an id is valid at most
+        made.append((cell(number), place, inner, today and number not in once))
+        once |= {number} if today else set()
+    cuts = sorted(cut for cut in cuts if cut <= len(made))
+    here = sieve(D, cells=Laid(made, cuts, coded=coded), places=None, tz="UTC")
+    known = {row[0]: row for row in made if row[3] and not (kind == "near" and row[0] < 0)}
+
+    def meaning(one: int | str) -> tuple:
+        found = known.get(one)
+        if found is None:
+            return ("unknown_cell",)
+        return (found[1], bool(found[2])) if found[1] is not None else ("no_place",)
+
+    def unheard() -> tuple[int, list]:
+        left = silent(here)
+        return left.total, left.first.to_pylist()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("travelcard.locations._NAMED", most)
+        assert unheard() == (len(known), sorted(known)[:most])
+        asked = [cell(number) for number in sorted(named)]
+        kinds = pa.string() if kind == "text" else pa.int64()
+        told, _ = locations_of({"cell": pa.array([*asked, *asked], kinds)}, 2 * len(asked), here)
+        said = [(here.codes[i >> 1], bool(i & 1)) if i >= 0 else (REASONS[-1 - i],) for i in told.tolist()]
+        assert said == [meaning(one) for one in asked] * 2
+        rest = sorted(known.keys() - set(asked))
+        assert unheard() == (len(rest), rest[:most])

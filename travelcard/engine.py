@@ -25,7 +25,7 @@ from travelcard.ingest import LOST, QUARTERS, Counts, numbers, parts, sift, unit
 from travelcard.kernel import Packing, Pieces, Room, stays_of_bucket
 from travelcard.late import compute as pc
 from travelcard.late import polars as pl
-from travelcard.locations import Sieve, silent
+from travelcard.locations import Sieve, Silent, silent
 from travelcard.memory import arena_share, workers
 from travelcard.pages import Desk
 from travelcard.places import Places
@@ -87,7 +87,7 @@ class Made:
     subscribers: int
     merged: int
     spilled: int
-    silent: pa.Array | None
+    silent: Silent | None
 
 
 class Engine(Protocol):

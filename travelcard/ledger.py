@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from travelcard.errors import NotFound
 from travelcard.late import compute as pc
+from travelcard.locations import Silent
 from travelcard.schema import RUNS, dates, zone
 from travelcard.store import Store
 
@@ -33,9 +34,6 @@ class Step:
         return {"step": self.step, "day": self.day.isoformat(), **self.counts, "seconds": round(self.seconds, 3)}
 
 
-SILENT = 10_000  # silent cells that are on record by name; how many there were is on record always
-
-
 def versions() -> dict[str, str]:
     """Of Python and of the packages that decide what is written."""
     packages = ("travelcard", "numpy", "numba", "pyarrow", "polars", "h3", "deltalake")
@@ -50,7 +48,7 @@ def row_of(
     *,
     files: Iterable[str] = (),
     hours: Iterable[int] = (),
-    silent: pa.Array | None = None,
+    silent: Silent | None = None,
     risk_places: int | None = None,
 ) -> dict[str, Any]:
     """A row of the ledger: what ran, on what, with what; of a day's pings also how they lay over its hours, and the
@@ -76,8 +74,8 @@ def row_of(
         "settings": json.dumps({**settings, "layout": {s: getattr(store.layout, s) for s in store.layout.__slots__}}),
         "files": list(files),
         "hours": list(hours),
-        "silent": None if silent is None else len(silent),
-        "silent_cells": [] if silent is None else silent[:SILENT].cast(pa.string()).to_pylist(),
+        "silent": None if silent is None else silent.total,
+        "silent_cells": [] if silent is None else silent.first.cast(pa.string()).to_pylist(),
         "risk_places": risk_places,
         "accepted": None,
     }

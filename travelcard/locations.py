@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ __all__ = [
     "UNSEEN",
     "Inventory",
     "Sieve",
+    "Silent",
     "by_position",
     "countries_of",
     "expect",
@@ -59,6 +60,7 @@ UNSEEN = np.iinfo(np.int32).min  # of a word of a dictionary that no ping has na
 _LOW = np.uint64(17)  # bits of a slot behind the id: whether a ping has named the cell, and its location
 _SEEN = 1 << 16
 _AHEAD = 16  # rows
+_NAMED = 10_000  # silent cells that are on record by name; how many there were is on record always
 _KEYS = np.uint64(1 << 46)  # ids counted from the smallest one; an inventory that spans more is looked up as text is
 
 
@@ -92,17 +94,19 @@ def _enter(cells: np.ndarray, base: int, locations: np.ndarray, table: np.ndarra
         table[h] = key << 17 | (locations[row] & 0xFFFF)
 
 
-def _table(cells: np.ndarray, base: int, locations: np.ndarray) -> np.ndarray:
-    """An open-addressing table, at most half full. A slot is one word, the id in front of a bit for whether a ping has
-    named it and 16 bits of location, so that the cells of a country fit a cache; -1 is a free slot, its location that
-    of no cell.
+def _table(cells: list[np.ndarray], base: int, locations: list[np.ndarray]) -> np.ndarray:
+    """An open-addressing table of cells in parts, at most half full.
+
+    A slot is one word, the id in front of a bit for whether a ping has named it and 16 bits of location, so that the
+    cells of a country fit a cache; -1 is a free slot, its location that of no cell.
 
     A fuller table is smaller and yet slower, since more probes are mispredicted: 21 instead of 15 ns a look-up among
     5 million cells.
     """
-    table = pages(max(16, 1 << (2 * len(cells) - 1).bit_length()), np.int64)
+    table = pages(max(16, 1 << (2 * sum(map(len, cells)) - 1).bit_length()), np.int64)
     table[:] = -1
-    _enter(cells, base, locations, table)
+    for some, located in zip(cells, locations, strict=True):
+        _enter(some, base, located, table)
     return table
 
 
@@ -168,8 +172,8 @@ class Sieve:
     length: int
     local: int  # the second of this day at which the day begins for who takes its local times for UTC
     codes: tuple[str, ...]
-    cells: pa.Array | None  # ids: of other days, too, if there is a table; else distinct, int64 or string
-    cell_locations: np.ndarray  # of them
+    cells: pa.ChunkedArray | None  # ids, ascending: of other days, too, if there is a table; else distinct
+    cell_locations: np.ndarray  # of them; empty where there is a table
     cell_base: int
     cell_table: np.ndarray  # of integer ids, counted from the base: see _table; empty where there is none
     named: np.ndarray  # where there is none, which of the cells a ping has named; the table has it in its slots
@@ -178,47 +182,82 @@ class Sieve:
     countries: Mapping[str, int]  # mcc -> place index
 
 
+class _Part(NamedTuple):
+    """Some of an inventory's cells: all ids, and of those valid on a day the place, as a number, and the inner flag."""
+
+    ids: pa.Array
+    valid: np.ndarray | slice
+    place: np.ndarray
+    inner: np.ndarray
+    codes: list[str | None]  # of each number; None of one that no valid cell has, and at last of no place
+
+    def keys(self) -> np.ndarray:
+        """The ids that are valid, of an inventory of integers."""
+        return np.asarray(self.ids.to_numpy()[self.valid].astype(np.int64, copy=False))
+
+    def locations(self, index: Mapping[str, int]) -> np.ndarray:
+        """Where the valid ones are, as in `Sieve`."""
+        out = np.empty(len(self.place), np.int16)
+        meaning = [_NOWHERE if code is None else 2 * index[code] for code in self.codes]
+        _located(self.place, self.inner, np.array(meaning, np.int16), out)
+        return out
+
+
+def _parts_of(rows: pa.Table, valid: np.ndarray) -> Iterator[_Part]:
+    """An inventory as it lies in memory, by NumPy: a night needs Arrow's functions for nothing else before it reads."""
+    if not pa.types.is_dictionary(rows["place"].type):
+        rows = rows.set_column(rows.schema.get_field_index("place"), "place", rows["place"].dictionary_encode())
+    end = 0
+    for batch in rows.to_batches():
+        begin, end = end, end + len(batch)
+        some = slice(None) if valid[begin:end].all() else valid[begin:end]  # a copy of millions is for nothing
+        texts = batch["place"].dictionary.to_pylist()
+        place = _indices(batch["place"].indices, len(texts))[some]
+        used = np.zeros(len(texts) + 1, np.bool_)
+        used[place] = True
+        inner = batch["inner"]
+        inner = (pc.fill_null(inner, False) if inner.null_count else inner).to_numpy(zero_copy_only=False)[some]
+        codes = [text if used[i] else None for i, text in enumerate(texts)]
+        yield _Part(batch["cell"], some, place, inner, [*codes, None])
+
+
+def _indices(array: pa.Array, none: int) -> np.ndarray:
+    """Whole numbers as int32, `none` where there is no value."""
+    known, data = array.buffers()
+    rows = slice(array.offset, array.offset + len(array))
+    values = np.frombuffer(data, array.type.to_pandas_dtype())[rows].astype(np.int32)
+    if array.null_count:
+        values[np.unpackbits(np.frombuffer(known, np.uint8), bitorder="little")[rows] == 0] = none
+    return values
+
+
 def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str) -> Sieve:
     """Make the sieve of one day from that day's cells, the places for pings by position, and the countries."""
     mcc = country_of_mcc()
     listed = set(mcc.values()) | set(places.codes if places is not None else ())
-    if cells is not None:
-        rows, valid = cells.dated(day)
-        place = rows["place"]
-        place = place if pa.types.is_dictionary(place.type) else place.dictionary_encode()
-        place = place.unify_dictionaries().combine_chunks()
-        texts = place.dictionary.to_pylist()
-        nowhere = len(texts)
-        # by NumPy: a night needs Arrow's functions for nothing else before it reads
-        row = place.indices.to_numpy(zero_copy_only=False)[valid]  # not a number where there is none
-        row = np.where(np.isnan(row), nowhere, row).astype(np.int32)
-        used = np.zeros(nowhere + 1, np.bool_)
-        used[row] = True
-        named = np.flatnonzero(used[:nowhere])
-        known = [texts[number] for number in named]
-        listed |= set(known)
+    rows, valid = (None, np.empty(0, np.bool_)) if cells is None else cells.dated(day)
+    parts = [] if rows is None else list(_parts_of(rows, valid))
+    listed.update(code for part in parts for code in part.codes if code is not None)
     codes = tuple(sorted(listed))
     if len(codes) > MAX_PLACES:
         raise InputError(f"{len(codes)} distinct places: the kernel holds at most {MAX_PLACES}")
     index = {code: i for i, code in enumerate(codes)}
-    ids, locations, base, table = None, np.empty(0, np.int16), 0, np.empty(0, np.int64)
-    if cells is not None:
-        ids = rows["cell"].combine_chunks()
-        meaning = np.full(nowhere + 1, _NOWHERE, np.int16)
-        meaning[named] = [2 * index[code] for code in known]
-        locations = np.empty(len(row), np.int16)
-        inner = rows["inner"]
-        inner = (pc.fill_null(inner, False) if inner.null_count else inner).to_numpy()[valid]
-        _located(row, inner, meaning, locations)
-        if pa.types.is_integer(ids.type) and len(row):
-            keys = ids.to_numpy()[valid].astype(np.int64, copy=False)
-            usable = keys >= 0  # no ping's cell is below zero
-            base = int(keys.min(where=usable, initial=np.iinfo(np.int64).max))
-            if int(keys.max()) - base < _KEYS:
-                some = slice(None) if usable.all() else usable  # a copy of 5 million is for nothing
-                table = _table(keys[some], base, locations[some])
-        if not len(table):
-            ids = ids.filter(pa.array(valid)).cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
+    located, table, base = [part.locations(index) for part in parts], np.empty(0, np.int64), 0
+    ids = None if rows is None else rows["cell"]
+    if ids is not None and pa.types.is_integer(ids.type) and valid.any():
+        keys = [part.keys() for part in parts]
+        usable = [some >= 0 for some in keys]  # no ping's cell is below zero
+        top = np.iinfo(np.int64).max
+        base = min(int(some.min(where=use, initial=top)) for some, use in zip(keys, usable, strict=True))
+        if max(int(some.max(initial=0)) for some in keys) - base < _KEYS:
+            good = [slice(None) if use.all() else use for use in usable]
+            table = _table(
+                [some[use] for some, use in zip(keys, good, strict=True)],
+                base,
+                [some[use] for some, use in zip(located, good, strict=True)],
+            )
+    if ids is not None and not len(table):
+        ids = ids.filter(pa.array(valid)).cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
     start, end = midnights(day, 1, tz)
     return Sieve(
         day=day,
@@ -228,10 +267,10 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
         local=int(np.datetime64(day, "s").astype(np.int64) - start),
         codes=codes,
         cells=ids,
-        cell_locations=locations,
+        cell_locations=np.concatenate([np.empty(0, np.int16), *([] if len(table) else located)]),
         cell_base=base,
         cell_table=table,
-        named=np.zeros(0 if len(table) else len(locations), np.bool_),
+        named=np.zeros(0 if ids is None or len(table) else len(ids), np.bool_),
         places=places,
         place_index=np.array([index[code] for code in places.codes] if places is not None else [], np.int32),
         countries={code: index[country] for code, country in mcc.items()},
@@ -254,25 +293,50 @@ def _rows_of(ids: pl.Series, among: pl.Series) -> np.ndarray:
     return np.where(same.fill_null(False).to_numpy(), at, -1)
 
 
-def silent(sieve: Sieve) -> pa.Array | None:
-    """The cells of the day that no ping has named so far, ascending; None where there is no inventory."""
+class Silent(NamedTuple):
+    """The cells of a day that no ping has named: how many, and the first of them, ascending."""
+
+    total: int
+    first: pa.ChunkedArray
+
+
+def silent(sieve: Sieve) -> Silent | None:
+    """The cells of the day that no ping has named so far; None where there is no inventory."""
     if sieve.cells is None:
         return None
     if not len(sieve.cell_table):
-        return sieve.cells.filter(pa.array(~sieve.named))
-    cells = np.empty(len(sieve.cells), np.int64)
-    cells = cells[: _silent(sieve.cell_table, sieve.cell_base, cells)]
-    cells.sort()
-    return pa.array(cells)
+        cells = sieve.cells.filter(pa.array(~sieve.named))
+        return Silent(len(cells), cells[:_NAMED])
+    first, n = np.empty(_NAMED, np.int64), 0
+    for chunk in sieve.cells.chunks:  # in their order: to sort what the table holds takes longer than its pings
+        n = _first_silent(chunk.to_numpy().astype(np.int64, copy=False), sieve.cell_base, sieve.cell_table, first, n)
+    return Silent(_silent(sieve.cell_table), pa.chunked_array([first[:n]]))
 
 
 @compiled
-def _silent(table: np.ndarray, base: int, out: np.ndarray) -> int:
+def _first_silent(cells: np.ndarray, base: int, table: np.ndarray, out: np.ndarray, n: int) -> int:
+    """Write which of these cells, ascending, no ping has named, behind the first n, while there is room."""
+    mask, shift = np.uint64(len(table) - 1), shift_of(table)
+    for row in range(len(cells)):
+        if n == len(out):
+            break
+        cell = cells[row]
+        if cell < base or (n > 0 and out[n - 1] == cell):  # below zero, or a second row of the same id
+            continue
+        h, key = slot_of(np.uint64(cell - base), shift), np.uint64(cell - base)
+        while table[h] != -1 and np.uint64(table[h]) >> _LOW != key:
+            h = (h + np.uint64(1)) & mask
+        if table[h] != -1 and table[h] & _SEEN == 0:
+            out[n] = cell
+            n += 1
+    return n
+
+
+@compiled
+def _silent(table: np.ndarray) -> int:
     n = 0
     for slot in table:
-        if slot != -1 and slot & _SEEN == 0:
-            out[n] = (slot >> 17) + base
-            n += 1
+        n += (slot != -1) & (slot & _SEEN == 0)
     return n
 
 
