@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple, Protocol
@@ -94,8 +95,8 @@ def _enter(cells: np.ndarray, base: int, locations: np.ndarray, table: np.ndarra
         table[h] = key << 17 | (locations[row] & 0xFFFF)
 
 
-def _table(cells: list[np.ndarray], base: int, locations: list[np.ndarray]) -> np.ndarray:
-    """An open-addressing table of cells in parts, at most half full.
+def _free(cells: int) -> np.ndarray:
+    """An open-addressing table for so many cells, at most half full; nothing is in it yet.
 
     A slot is one word, the id in front of a bit for whether a ping has named it and 16 bits of location, so that the
     cells of a country fit a cache; -1 is a free slot, its location that of no cell.
@@ -103,10 +104,8 @@ def _table(cells: list[np.ndarray], base: int, locations: list[np.ndarray]) -> n
     A fuller table is smaller and yet slower, since more probes are mispredicted: 21 instead of 15 ns a look-up among
     5 million cells.
     """
-    table = pages(max(16, 1 << (2 * sum(map(len, cells)) - 1).bit_length()), np.int64)
+    table = pages(max(16, 1 << (2 * cells - 1).bit_length()), np.int64)
     table[:] = -1
-    for some, located in zip(cells, locations, strict=True):
-        _enter(some, base, located, table)
     return table
 
 
@@ -231,31 +230,37 @@ def _indices(array: pa.Array, none: int) -> np.ndarray:
     return values
 
 
+def _entered(parts: list[_Part], located: list[np.ndarray], table: np.ndarray) -> tuple[int, np.ndarray]:
+    """(what ids are counted from, the table with the cells in it); an empty one where ids lie too far apart for it."""
+    keys = [part.keys() for part in parts]
+    usable = [some >= 0 for some in keys]  # no ping's cell is below zero
+    top = np.iinfo(np.int64).max
+    base = min((int(some.min(where=use, initial=top)) for some, use in zip(keys, usable, strict=True)), default=top)
+    if max((int(some.max(initial=0)) for some in keys), default=0) - base >= _KEYS:
+        return base, np.empty(0, np.int64)
+    for some, use, locations in zip(keys, usable, located, strict=True):
+        good = slice(None) if use.all() else use
+        _enter(some[good], base, locations[good], table)
+    return base, table
+
+
 def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str) -> Sieve:
     """Make the sieve of one day from that day's cells, the places for pings by position, and the countries."""
     mcc = country_of_mcc()
     listed = set(mcc.values()) | set(places.codes if places is not None else ())
     rows, valid = (None, np.empty(0, np.bool_)) if cells is None else cells.dated(day)
-    parts = [] if rows is None else list(_parts_of(rows, valid))
+    integer = rows is not None and pa.types.is_integer(rows["cell"].type)
+    with ThreadPoolExecutor(1) as beside:  # to make and fill a country's table takes as long as to go over its cells
+        free = beside.submit(_free, int(valid.sum()) if integer else 0)
+        parts = [] if rows is None else list(_parts_of(rows, valid))
     listed.update(code for part in parts for code in part.codes if code is not None)
     codes = tuple(sorted(listed))
     if len(codes) > MAX_PLACES:
         raise InputError(f"{len(codes)} distinct places: the kernel holds at most {MAX_PLACES}")
     index = {code: i for i, code in enumerate(codes)}
-    located, table, base = [part.locations(index) for part in parts], np.empty(0, np.int64), 0
+    located = [part.locations(index) for part in parts]
     ids = None if rows is None else rows["cell"]
-    if ids is not None and pa.types.is_integer(ids.type) and valid.any():
-        keys = [part.keys() for part in parts]
-        usable = [some >= 0 for some in keys]  # no ping's cell is below zero
-        top = np.iinfo(np.int64).max
-        base = min(int(some.min(where=use, initial=top)) for some, use in zip(keys, usable, strict=True))
-        if max(int(some.max(initial=0)) for some in keys) - base < _KEYS:
-            good = [slice(None) if use.all() else use for use in usable]
-            table = _table(
-                [some[use] for some, use in zip(keys, good, strict=True)],
-                base,
-                [some[use] for some, use in zip(located, good, strict=True)],
-            )
+    base, table = _entered(parts, located, free.result()) if integer else (0, np.empty(0, np.int64))
     if ids is not None and not len(table):
         ids = ids.filter(pa.array(valid)).cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
     start, end = midnights(day, 1, tz)
