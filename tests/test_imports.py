@@ -28,6 +28,7 @@ ORDER = [
     "pages",
     "decode",
     "sources",
+    "names",
     "cells",
     "locations",
     "ingest",

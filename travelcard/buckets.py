@@ -15,18 +15,18 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from travelcard.compiled import compiled, copy_bytes, prefetch, word_at, words_at
+from travelcard.compiled import compiled, copy_bytes, words_at
 from travelcard.decode import Block, Rest, Space
 from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
 from travelcard.kernel import Packing, Pieces, Room, renumber
-from travelcard.late import compute as pc
 from travelcard.locations import MISSING, UNSEEN, Sieve, countries_of
 from travelcard.memory import given_back, words
+from travelcard.names import Names
 from travelcard.pages import NO_COLUMN, Desk, plain
-from travelcard.scatter import DONE, FULL, GOLDEN, REST, UNSOUND, Chunks, Day, put_block, put_numbers, put_rows
+from travelcard.scatter import DONE, FULL, REST, UNSOUND, Chunks, Day, put_block, put_numbers, put_rows
 from travelcard.schema import REJECTED
-from travelcard.sources import Batch, text_bytes
+from travelcard.sources import Batch
 from travelcard.spill import BLOCK, Spill
 from travelcard.stays import codes
 
@@ -39,137 +39,6 @@ FILES = 4  # for what waits on disk, so that some can be given up while other bu
 REGIONS = 4  # of an arena: the oldest one goes to the disk, so that most of the memory is in use at the end, too
 IN_REGION = 8  # chunks of every bucket, at least: short pieces cost more than their bytes
 PUT_ASIDE = 1 << 16  # rows of a block put aside before they are looked at
-
-
-@compiled(inline="always")
-def _eight(data, a, b):
-    """Up to eight bytes of a text as a word, the first one lowest."""
-    if a + 8 <= len(data):
-        word = word_at(data, a)
-        return word if b - a >= 8 else word & ((np.uint64(1) << np.uint64(8 * (b - a))) - np.uint64(1))
-    word = np.uint64(0)
-    for j in range(min(b - a, 8)):
-        word |= np.uint64(data[a + j]) << np.uint64(8 * j)
-    return word
-
-
-@compiled
-def _mixed(data, offsets, words):
-    """The word of each text from which its bucket is taken, as in schema.bucket_of."""
-    for i in range(len(words)):
-        a, b = np.int64(offsets[i]), np.int64(offsets[i + 1])
-        mixed = np.uint64(b - a)
-        for j in range(a, b, 8):
-            mixed = (mixed ^ _eight(data, j, b)) * GOLDEN
-            mixed ^= mixed >> np.uint64(29)
-        words[i] = np.int64(mixed)
-
-
-@compiled
-def _name_on(data, offsets, begin, n, table, starts, arena, out, words):
-    """Number texts from row `begin` on until the rows or the room for new names end: (row reached, names known).
-
-    A slot of the table is one cache line: the word of the name, its first 16 bytes, and its number and length; -1 is a
-    free slot. A name that is longer is compared to its end in the arena.
-    """
-    mask = np.int64(len(table) - 1)
-    for i in range(begin, len(out)):
-        prefetch(table, np.uint64(4 * (words[min(i + 16, len(out) - 1)] & mask)))
-        a, b = np.int64(offsets[i]), np.int64(offsets[i + 1])
-        length = b - a
-        if length == 0:
-            out[i] = -1
-            continue
-        first, second = np.int64(_eight(data, a, b)), np.int64(_eight(data, min(a + 8, b), b))
-        word = words[i]
-        h = word & mask
-        k = np.int64(-1)
-        while table[h, 3] != -1:
-            if table[h, 0] == word and table[h, 1] == first and table[h, 2] == second:
-                known = np.int64(table[h, 3] & 0xFFFFFFFF)
-                same = np.int64(table[h, 3] >> 32) == length
-                j = 16
-                while same and j < length:
-                    same = arena[starts[known] + j] == data[a + j]
-                    j += 1
-                if same:
-                    k = known
-                    break
-            h = (h + 1) & mask
-        if k < 0:
-            if 2 * n >= len(table) or starts[n] + length > len(arena):
-                return i, n
-            k = np.int64(n)
-            table[h, 0], table[h, 1], table[h, 2], table[h, 3] = word, first, second, length << 32 | k
-            starts[k + 1] = starts[k] + length
-            for j in range(length):
-                arena[starts[k] + j] = data[a + j]
-            n += 1
-        out[i] = k
-    return len(out), n
-
-
-@compiled
-def _laid_anew(table, larger):
-    """Lay the names of a table into a larger one, all free so far."""
-    mask = len(larger) - 1
-    for slot in range(len(table)):
-        if table[slot, 3] != -1:
-            h = table[slot, 0] & mask
-            while larger[h, 3] != -1:
-                h = (h + 1) & mask
-            for field in range(4):
-                larger[h, field] = table[slot, field]
-
-
-class Names:
-    """Text subscribers, numbered in the order in which they first appear: exact, the text itself is compared."""
-
-    def __init__(self) -> None:
-        self._n = 0
-        self._table = np.full((1 << 12, 4), -1, np.int64)
-        self._starts, self._arena = np.zeros((1 << 11) + 1, np.int64), np.empty(1 << 16, np.uint8)
-
-    def __len__(self) -> int:
-        return self._n
-
-    def _grow(self, longest: int) -> None:
-        """Four times the room, and for a name of this length."""
-        larger = np.full((4 * len(self._table), 4), -1, np.int64)
-        _laid_anew(self._table, larger)
-        starts = np.zeros(len(larger) // 2 + 1, np.int64)
-        starts[: self._n + 1] = self._starts[: self._n + 1]
-        arena = np.empty(4 * len(self._arena) + longest, np.uint8)
-        arena[: starts[self._n]] = self._arena[: starts[self._n]]
-        self._table, self._starts, self._arena = larger, starts, arena
-
-    def number(self, texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """(the number of each text, the word from which its bucket is taken); null and empty texts get -1."""
-        if texts.null_count:
-            texts = pc.fill_null(texts, "")
-        raw, ends = text_bytes(texts)
-        out, words = np.empty(len(texts), np.int64), np.empty(len(texts), np.int64)
-        _mixed(raw, ends, words)
-        done = 0
-        while True:
-            done, self._n = _name_on(raw, ends, done, self._n, self._table, self._starts, self._arena, out, words)
-            if done == len(texts):
-                return out, words
-            self._grow(int(ends[done + 1] - ends[done]))
-
-    def texts(self) -> pa.Array:
-        """The names in the order of their numbers."""
-        n = self._n
-        ends, arena = self._starts[: n + 1], self._arena[: self._starts[n]]
-        return pa.LargeStringArray.from_buffers(n, pa.py_buffer(ends), pa.py_buffer(arena)).cast(pa.string())
-
-    def ranked(self) -> tuple[pa.Array, np.ndarray]:
-        """(the names bytewise in order, the rank of every number)."""
-        texts = self.texts()
-        order = pc.array_sort_indices(texts)
-        rank = np.empty(len(order), np.int64)
-        rank[order.to_numpy()] = np.arange(len(order))
-        return texts.take(order), rank
 
 
 class _Part(NamedTuple):

@@ -20,6 +20,7 @@ from travelcard.locations import (
     Inventory,
     Sieve,
     by_position,
+    by_text,
     find,
     floats,
     integers,
@@ -283,7 +284,7 @@ def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
     if not len(batch) or not _plain(batch, reading, sieve):
         return None
     ids, times, cells = (batch.columns[name] for name in ("subscriber", "time", "cell"))
-    locations = find(_raw(cells), sieve)
+    locations = find(_raw(cells), sieve) if sieve.known is None else by_text(cells, sieve)
     if cells.null_count:
         locations[cells.is_null().to_numpy(zero_copy_only=False)] = MISSING
     ids = _raw(ids) if batch.numeric else as_text(ids)
@@ -298,14 +299,16 @@ def units(kind: pa.DataType, reading: Reading) -> tuple[int, bool]:
 
 
 def _plain(batch: Batch, reading: Reading, sieve: Sieve) -> bool:
-    """Whether times and cells are numbers, no time is local, and integers are not written as text."""
+    """Whether times are numbers and none is local, cells are what the inventory has, no integer is written as text."""
     kinds = {name: column.type for name, column in batch.columns.items()}
-    if "cell" not in kinds or not len(sieve.cell_table) or batch.numeric != pa.types.is_integer(kinds["subscriber"]):
+    if "cell" not in kinds or sieve.cells is None or batch.numeric != pa.types.is_integer(kinds["subscriber"]):
         return False
-    time = kinds["time"]
-    if reading.local(time):
+    time, cell = kinds["time"], kinds["cell"]
+    if reading.local(time) or not (pa.types.is_integer(time) or pa.types.is_timestamp(time)):
         return False
-    return all(pa.types.is_integer(kind) or pa.types.is_timestamp(kind) for kind in (time, kinds["cell"]))
+    if sieve.known is None:
+        return bool(pa.types.is_integer(cell))
+    return not is_number(cell) and not is_number(sieve.cells.type)
 
 
 def _raw(array: pa.Array) -> np.ndarray:

@@ -16,9 +16,10 @@ from travelcard.errors import InputError
 from travelcard.late import compute as pc
 from travelcard.late import polars as pl
 from travelcard.memory import pages
+from travelcard.names import Known
 from travelcard.places import Places, country_of_mcc
 from travelcard.schema import MAX_PLACES, REASONS, midnights
-from travelcard.sources import as_text
+from travelcard.sources import as_text, text_bytes
 
 __all__ = [
     "MISSING",
@@ -27,6 +28,7 @@ __all__ = [
     "Sieve",
     "Silent",
     "by_position",
+    "by_text",
     "countries_of",
     "expect",
     "find",
@@ -172,10 +174,11 @@ class Sieve:
     local: int  # the second of this day at which the day begins for who takes its local times for UTC
     codes: tuple[str, ...]
     cells: pa.ChunkedArray | None  # ids, ascending: of other days, too, if there is a table; else distinct
-    cell_locations: np.ndarray  # of them; empty where there is a table
     cell_base: int
-    cell_table: np.ndarray  # of integer ids, counted from the base: see _table; empty where there is none
-    named: np.ndarray  # where there is none, which of the cells a ping has named; the table has it in its slots
+    cell_table: np.ndarray  # of integer ids, counted from the base: see `_free`; empty where there is none
+    known: Known | None  # where there is none, the cells
+    cell_locations: np.ndarray  # of these, and at last of one that is not known
+    named: np.ndarray  # of these, and at last of any other, whether a ping has named it; a table has it in its slots
     places: Places | None
     place_index: np.ndarray  # of places.codes, in codes
     countries: Mapping[str, int]  # mcc -> place index
@@ -261,8 +264,12 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
     located = [part.locations(index) for part in parts]
     ids = None if rows is None else rows["cell"]
     base, table = _entered(parts, located, free.result()) if integer else (0, np.empty(0, np.int64))
+    known, named = None, 0
     if ids is not None and not len(table):
-        ids = ids.filter(pa.array(valid)).cast(pa.int64() if pa.types.is_integer(ids.type) else pa.string())
+        kind = pa.int64() if integer else pa.string()
+        ids = ids if valid.all() else ids.filter(pa.array(valid))
+        ids = ids if ids.type == kind else ids.cast(kind)
+        known, named = Known.of(ids), len(ids) + 1
     start, end = midnights(day, 1, tz)
     return Sieve(
         day=day,
@@ -272,10 +279,13 @@ def sieve(day: date, *, cells: Inventory | None, places: Places | None, tz: str)
         local=int(np.datetime64(day, "s").astype(np.int64) - start),
         codes=codes,
         cells=ids,
-        cell_locations=np.concatenate([np.empty(0, np.int16), *([] if len(table) else located)]),
         cell_base=base,
         cell_table=table,
-        named=np.zeros(0 if ids is None or len(table) else len(ids), np.bool_),
+        known=known,
+        cell_locations=np.array([_UNKNOWN])
+        if known is None
+        else np.concatenate([*located, [_UNKNOWN]], dtype=np.int16),
+        named=np.zeros(named, np.bool_),
         places=places,
         place_index=np.array([index[code] for code in places.codes] if places is not None else [], np.int32),
         countries={code: index[country] for code, country in mcc.items()},
@@ -291,13 +301,6 @@ def integers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     return series.fill_null(-1).to_numpy(), (series >= 0).fill_null(False).to_numpy()
 
 
-def _rows_of(ids: pl.Series, among: pl.Series) -> np.ndarray:
-    """Where each id stands in a sorted series, -1 if it does not. To hash millions of ids anew each time took 5 s."""
-    at = among.search_sorted(ids).to_numpy().astype(np.int64)
-    same = among.gather(np.minimum(at, len(among) - 1)) == ids.cast(among.dtype) if len(among) else ids.is_null()
-    return np.where(same.fill_null(False).to_numpy(), at, -1)
-
-
 class Silent(NamedTuple):
     """The cells of a day that no ping has named: how many, and the first of them, ascending."""
 
@@ -309,9 +312,14 @@ def silent(sieve: Sieve) -> Silent | None:
     """The cells of the day that no ping has named so far; None where there is no inventory."""
     if sieve.cells is None:
         return None
-    if not len(sieve.cell_table):
-        cells = sieve.cells.filter(pa.array(~sieve.named))
-        return Silent(len(cells), cells[:_NAMED])
+    if sieve.known is not None:
+        end, room, some = 0, _NAMED, []
+        for chunk in sieve.cells.chunks:
+            begin, end = end, end + len(chunk)
+            rows = np.flatnonzero(~sieve.named[begin:end])[:room]
+            some.append(chunk.take(pa.array(rows)))
+            room -= len(rows)
+        return Silent(end - int(sieve.named[:end].sum()), pa.chunked_array(some, sieve.cells.type))
     first, n = np.empty(_NAMED, np.int64), 0
     for chunk in sieve.cells.chunks:  # in their order: to sort what the table holds takes longer than its pings
         n = _first_silent(chunk.to_numpy().astype(np.int64, copy=False), sieve.cell_base, sieve.cell_table, first, n)
@@ -362,24 +370,30 @@ def _by_cell(cells: pa.Array, sieve: Sieve) -> np.ndarray:
     """Locations of pings by cell; a null is `null_cell`."""
     if sieve.cells is None:
         raise InputError("these pings name cells, but there is no cell inventory: pass cells=, or [cells] path")
-    if len(sieve.cell_table):
+    if sieve.known is None or pa.types.is_integer(sieve.cells.type):
         values, whole = integers(cells)
-        out = find(values, sieve)
+        out = find(values, sieve) if sieve.known is None else _found(pa.array(values), sieve)
         if not whole.all():
             out[~whole] = _UNKNOWN
     else:
-        if pa.types.is_integer(sieve.cells.type):
-            values, whole = integers(cells)
-            encoded = pc.dictionary_encode(pa.array(values, mask=~whole))
-        else:
-            encoded = pc.dictionary_encode(as_text(cells))
-        row = _rows_of(pl.Series(encoded.dictionary), pl.Series(sieve.cells))
-        sieve.named[row[row >= 0]] = True
-        known = np.append(np.append(sieve.cell_locations, _UNKNOWN)[row], _UNKNOWN)  # row -1: not there
-        out = known[pc.fill_null(encoded.indices, len(row)).to_numpy()].astype(np.int32)
+        out = by_text(cells, sieve)
     if cells.null_count:
         out[pc.is_null(cells).to_numpy(zero_copy_only=False)] = MISSING
     return out
+
+
+def _found(cells: pa.Array, sieve: Sieve) -> np.ndarray:
+    """Locations of cells where there is no table."""
+    rows = sieve.known.rows(cells)  # type: ignore[union-attr]
+    sieve.named[rows] = True
+    return sieve.cell_locations[rows].astype(np.int32)
+
+
+def by_text(cells: pa.Array, sieve: Sieve) -> np.ndarray:
+    """Locations of cells whose ids are texts; an empty one is missing, a null is anything."""
+    cells = cells.cast(pa.string())
+    _, ends = text_bytes(cells)
+    return np.where(ends[1:] == ends[:-1], MISSING, _found(cells, sieve))
 
 
 def floats(array: pa.Array, null: float = np.nan) -> np.ndarray:

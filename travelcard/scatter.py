@@ -13,13 +13,13 @@ import numpy as np
 from travelcard.compiled import compiled, prefetch, scratch, shift_of, word_at
 from travelcard.decode import NONE, indices_of, numbers_of, spread
 from travelcard.locations import MISSING, UNSEEN, expect, location_of
+from travelcard.names import GOLDEN
 from travelcard.pages import DICTIONARY, INDICES, opened
 from travelcard.schema import REJECTED, SECOND_SHIFT
 
 __all__ = [
     "DONE",
     "FULL",
-    "GOLDEN",
     "LANES",
     "REST",
     "UNSOUND",
@@ -33,7 +33,6 @@ __all__ = [
 _STRIDE = 256  # rows worked out before they are written: they stay in the nearest cache
 _LINES = np.uint64(16)  # words in two lines of the cache, which are fetched before a bucket's next pings fill them
 LANES = 4  # places in which a quarter of an hour is counted, row by row in turn: no count waits for the last one
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 DONE, FULL, REST, UNSOUND = range(4)  # why a block is put no further: its end, no chunk free, too many left over
 
 
