@@ -18,7 +18,8 @@ from travelcard import places
 from travelcard.cells import CellMap
 from travelcard.config import Config
 from travelcard.errors import InputError
-from travelcard.locations import locations_of, sieve, silent
+from travelcard.inventory import silent
+from travelcard.locations import locations_of, sieve
 from travelcard.schema import REASONS
 
 TOY = places.from_polygons(
@@ -303,11 +304,11 @@ def test_cells_mean_what_their_rows_of_the_day_say_and_the_others_are_silent(row
         return (found[1], bool(found[2])) if found[1] is not None else ("no_place",)
 
     def unheard() -> tuple[int, list]:
-        left = silent(here)
+        left = silent(here.cells)
         return left.total, left.first.to_pylist()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("travelcard.locations._NAMED", most)
+        patch.setattr("travelcard.inventory._NAMED", most)
         assert unheard() == (len(known), sorted(known)[:most])
         asked = [cell(number) for number in sorted(named)]
         kinds = pa.string() if kind == "text" else pa.int64()
@@ -316,3 +317,15 @@ def test_cells_mean_what_their_rows_of_the_day_say_and_the_others_are_silent(row
         assert said == [meaning(one) for one in asked] * 2
         rest = sorted(known.keys() - set(asked))
         assert unheard() == (len(rest), rest[:most])
+
+
+def test_a_text_that_is_null_names_no_cell_whatever_its_bytes_say():
+    here = sieve(D, cells=Laid([("a", "330100", True, True)], [], coded=True), places=None, tz="UTC")
+    bits, ends = np.zeros(1, np.uint8), np.array([0, 1, 1], np.int32)
+    cells = pa.StringArray.from_buffers(2, *map(pa.py_buffer, (ends, b"a", bits)))
+    assert cells.to_pylist() == [None, None]
+    told, _ = locations_of({"cell": cells.slice(0, 1)}, 1, here)
+    assert [REASONS[-1 - i] for i in told] == ["null_cell"]
+    assert here.cells.find_text(pa.array(["", None, "b"])).tolist()[:2] == [-1 - REASONS.index("null_cell")] * 2
+    assert here.cells.find_text(cells).tolist() == [-1 - REASONS.index("null_cell")] * 2
+    assert silent(here.cells).first.to_pylist() == ["a"]

@@ -30,6 +30,7 @@ ORDER = [
     "sources",
     "names",
     "cells",
+    "inventory",
     "locations",
     "ingest",
     "kernel",

@@ -18,9 +18,10 @@ from travelcard.erasure import writing
 from travelcard.errors import GateError, InputError
 from travelcard.gate import Gate, accepted, measures
 from travelcard.ingest import Counts, refuse_misread
+from travelcard.inventory import Inventory
 from travelcard.late import polars as pl
 from travelcard.ledger import Step, append, row_of
-from travelcard.locations import Inventory, Sieve, sieve
+from travelcard.locations import Sieve, sieve
 from travelcard.memory import MEMORY, words, workers
 from travelcard.places import Places, china
 from travelcard.policy import Policy

@@ -19,8 +19,9 @@ from travelcard.compiled import compiled, copy_bytes, words_at
 from travelcard.decode import Block, Rest, Space
 from travelcard.errors import InputError, broken
 from travelcard.ingest import Numbers, Sifted
+from travelcard.inventory import MISSING, UNSEEN
 from travelcard.kernel import Packing, Pieces, Room, renumber
-from travelcard.locations import MISSING, UNSEEN, Sieve, countries_of
+from travelcard.locations import Sieve, countries_of
 from travelcard.memory import given_back, words
 from travelcard.names import Names
 from travelcard.pages import NO_COLUMN, Desk, plain
@@ -182,11 +183,12 @@ class Arena:
         meaning = np.full(len(cells.words) + 1, UNSEEN, np.int32)
         meaning[0] = MISSING
         space, rest = Space.on(desk, block.longest), Rest.on(desk, PUT_ASIDE)
+        base, table = sieve.cells.base, sieve.cells.table  # type: ignore[union-attr]  # or it would be no block
         day, row, left, why = self._day(unit, sieve), 0, 0, FULL
         while why != DONE:
             why, row, left = put_block(
-                self._chunks, self._most, ids, mixed.view(np.uint8), times, cells, plmn, meaning, sieve.cell_base,
-                sieve.cell_table, countries, space, day, piece, row, block.rows, quarters, rest, left,
+                self._chunks, self._most, ids, mixed.view(np.uint8), times, cells, plmn, meaning, base, table,
+                countries, space, day, piece, row, block.rows, quarters, rest, left,
             )  # fmt: skip
             if why == UNSOUND:
                 raise broken(block.file, pa.ArrowInvalid("a page does not hold what its header says"))

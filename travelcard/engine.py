@@ -22,10 +22,11 @@ from travelcard.buckets import Arena, gather, ranked
 from travelcard.cards import cards_of
 from travelcard.decode import Block
 from travelcard.ingest import LOST, QUARTERS, Counts, numbers, parts, sift, units
+from travelcard.inventory import Silent, silent
 from travelcard.kernel import Packing, Pieces, Room, stays_of_bucket
 from travelcard.late import compute as pc
 from travelcard.late import polars as pl
-from travelcard.locations import Sieve, Silent, silent
+from travelcard.locations import Sieve
 from travelcard.memory import arena_share, workers
 from travelcard.pages import Desk
 from travelcard.places import Places
@@ -359,7 +360,7 @@ class Threads:
                     night.progress("stays", len(files), store.layout.buckets)
                 for _ in pool.map(Arena.close, arenas):  # beside each other: to give back a gigabyte takes 0.1 s
                     pass
-            return Made(counts, files, lost.result(), subscribers, merged, on_disk, silent(wanted))
+            return Made(counts, files, lost.result(), subscribers, merged, on_disk, silent(wanted.cells))
 
     def cards(self, task: CardsOfBucket, progress: Progress) -> Iterator[tuple[Written | None, Counter[str]]]:
         buckets = task.store.layout.buckets

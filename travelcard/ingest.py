@@ -13,20 +13,17 @@ import pyarrow as pa
 from travelcard.compiled import compiled
 from travelcard.decode import NONE, Block
 from travelcard.errors import InputError
+from travelcard.inventory import MISSING, Cells, Inventory
 from travelcard.late import compute as pc
 from travelcard.late import polars as pl
 from travelcard.locations import (
-    MISSING,
-    Inventory,
     Sieve,
     by_position,
-    by_text,
-    find,
     floats,
-    integers,
     locations_of,
     sieve,
 )
+from travelcard.names import integers
 from travelcard.pages import Desk
 from travelcard.places import Places
 from travelcard.schema import (
@@ -274,17 +271,17 @@ class Numbers:
 def parts(piece: Piece, sieve: Sieve, desk: Desk) -> Iterator[Batch | Block]:
     """The rows of a piece in parts; as a block where it is one and cells are looked up by their numbers."""
     block = None
-    if piece.block is not None and len(sieve.cell_table):
+    if piece.block is not None and sieve.cells is not None and sieve.cells.known is None:
         block = piece.block(desk)
     yield from piece.batches() if block is None else [block]
 
 
 def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
     """The rows as numbers, or None where a time or cell is none, a time is local, or integers are written as text."""
-    if not len(batch) or not _plain(batch, reading, sieve):
+    if not len(batch) or sieve.cells is None or not _plain(batch, reading, sieve.cells):
         return None
     ids, times, cells = (batch.columns[name] for name in ("subscriber", "time", "cell"))
-    locations = find(_raw(cells), sieve) if sieve.known is None else by_text(cells, sieve)
+    locations = sieve.cells.find(_raw(cells)) if sieve.cells.known is None else sieve.cells.find_text(cells)
     if cells.null_count:
         locations[cells.is_null().to_numpy(zero_copy_only=False)] = MISSING
     ids = _raw(ids) if batch.numeric else as_text(ids)
@@ -298,17 +295,17 @@ def units(kind: pa.DataType, reading: Reading) -> tuple[int, bool]:
     return _UNITS[reading.time_unit or ""], False
 
 
-def _plain(batch: Batch, reading: Reading, sieve: Sieve) -> bool:
+def _plain(batch: Batch, reading: Reading, cells: Cells) -> bool:
     """Whether times are numbers and none is local, cells are what the inventory has, no integer is written as text."""
     kinds = {name: column.type for name, column in batch.columns.items()}
-    if "cell" not in kinds or sieve.cells is None or batch.numeric != pa.types.is_integer(kinds["subscriber"]):
+    if "cell" not in kinds or batch.numeric != pa.types.is_integer(kinds["subscriber"]):
         return False
     time, cell = kinds["time"], kinds["cell"]
     if reading.local(time) or not (pa.types.is_integer(time) or pa.types.is_timestamp(time)):
         return False
-    if sieve.known is None:
+    if cells.known is None:
         return bool(pa.types.is_integer(cell))
-    return not is_number(cell) and not is_number(sieve.cells.type)
+    return not is_number(cell) and not is_number(cells.ids.type)
 
 
 def _raw(array: pa.Array) -> np.ndarray:

@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 
 from travelcard.errors import NotFound
+from travelcard.inventory import Silent
 from travelcard.late import compute as pc
-from travelcard.locations import Silent
 from travelcard.schema import RUNS, dates, zone
 from travelcard.store import Store
 

@@ -9,14 +9,24 @@ import pyarrow as pa
 
 from travelcard.compiled import compiled, prefetch, scratch, shift_of, slot_of, word_at
 from travelcard.late import compute as pc
+from travelcard.late import polars as pl
 from travelcard.memory import words
 from travelcard.sources import text_bytes
 
-__all__ = ["GOLDEN", "Known", "Names"]
+__all__ = ["GOLDEN", "Known", "Names", "integers"]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _STRIDE = 256  # ids that are looked up together: what a step needs is fetched in the step before
 _HALF = np.uint64(32)  # bits of half a word
+
+
+def integers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """An id column as (int64, whether each is a whole number of 0 to 2**63 - 1)."""
+    if pa.types.is_int64(array.type):
+        values = array.fill_null(-1).to_numpy()
+        return values, values >= 0
+    series = pl.Series(array).cast(pl.Int64, strict=False)
+    return series.fill_null(-1).to_numpy(), (series >= 0).fill_null(False).to_numpy()
 
 
 @compiled(inline="always")

@@ -12,7 +12,7 @@ import numpy as np
 
 from travelcard.compiled import compiled, prefetch, scratch, shift_of, word_at
 from travelcard.decode import NONE, indices_of, numbers_of, spread
-from travelcard.locations import MISSING, UNSEEN, expect, location_of
+from travelcard.inventory import MISSING, UNSEEN, expect, location_of
 from travelcard.names import GOLDEN
 from travelcard.pages import DICTIONARY, INDICES, opened
 from travelcard.schema import REJECTED, SECOND_SHIFT

@@ -28,8 +28,9 @@ from travelcard.engine import CardsOfBucket, Hand, Made, Night, Progress, packin
 from travelcard.errors import InputError, MissingExtra, TravelcardError, hidden
 from travelcard.files import remote
 from travelcard.ingest import Counts
+from travelcard.inventory import mark, seen, silent
 from travelcard.kernel import Packing, Room
-from travelcard.locations import Sieve, mark, seen, silent
+from travelcard.locations import Sieve
 from travelcard.policy import Policy
 from travelcard.risk import Risk
 from travelcard.schema import CARDS, REJECTS, STAYS
@@ -134,9 +135,9 @@ class Cluster:
             store.discard(STAYS, files)
             store.discard(REJECTS, rejects)
             raise
-        mark(wanted, read.seen)
+        mark(wanted.cells, read.seen)
         people, merged = (sum(one[at] for one in told if one[0] == "bucket") for at in (2, 3))
-        return Made(read.counts, files, rejects, people, merged, read.spilled, silent(wanted))
+        return Made(read.counts, files, rejects, people, merged, read.spilled, silent(wanted.cells))
 
     def cards(self, task: CardsOfBucket, progress: Progress) -> Iterator[tuple[Written | None, Counter[str]]]:
         """The second half: a task for each bucket."""
@@ -197,9 +198,9 @@ def _scattered(shared: Any, group: list[tuple[int, str, int]]) -> Iterator[tuple
                 hand.decide(number)
                 hand.rejects[before:] = [_named(rejects, file) for rejects in hand.rejects[before:]]
             yield from ((bucket, sent) for bucket in range(buckets) if (sent := arena.sent(bucket)) is not None)
-            yield buckets, _Read(hand.counts, hand.rejects, seen(day.wanted), arena.spilled)
+            yield buckets, _Read(hand.counts, hand.rejects, seen(day.wanted.cells), arena.spilled)
     except InputError as error:  # to try it again would not mend it
-        yield buckets, _Read(Counts(), [], seen(day.wanted), 0, str(error))
+        yield buckets, _Read(Counts(), [], seen(day.wanted.cells), 0, str(error))
 
 
 @lru_cache(maxsize=1)
@@ -222,7 +223,7 @@ def _reduced(shared: Any, bucket: int, blobs: Iterable[tuple[int, Any]]) -> Iter
             yield "bucket", *_stays_of(day, bucket, parts)
         _settled()
         return
-    counts, named, spilled = Counts(), seen(day.wanted), 0
+    counts, named, spilled = Counts(), seen(day.wanted.cells), 0
     refused = min((part.refused for part in parts if part.refused is not None), default=None)
     for part in parts:
         counts.add(part.counts)
