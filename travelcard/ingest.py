@@ -13,7 +13,7 @@ import pyarrow as pa
 from travelcard.compiled import compiled
 from travelcard.decode import NONE, Block
 from travelcard.errors import InputError
-from travelcard.inventory import MISSING, Cells, Inventory
+from travelcard.inventory import Cells, Inventory
 from travelcard.late import compute as pc
 from travelcard.late import polars as pl
 from travelcard.locations import (
@@ -23,7 +23,7 @@ from travelcard.locations import (
     locations_of,
     sieve,
 )
-from travelcard.names import integers
+from travelcard.names import integers, raw
 from travelcard.pages import Desk
 from travelcard.places import Places
 from travelcard.schema import (
@@ -281,11 +281,9 @@ def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
     if not len(batch) or sieve.cells is None or not _plain(batch, reading, sieve.cells):
         return None
     ids, times, cells = (batch.columns[name] for name in ("subscriber", "time", "cell"))
-    locations = sieve.cells.find(_raw(cells)) if sieve.cells.known is None else sieve.cells.find_text(cells)
-    if cells.null_count:
-        locations[cells.is_null().to_numpy(zero_copy_only=False)] = MISSING
-    ids = _raw(ids) if batch.numeric else as_text(ids)
-    return Numbers(ids, _raw(times), locations, *units(times.type, reading))
+    locations = sieve.cells.find_any(cells)
+    ids = raw(ids) if batch.numeric else as_text(ids)
+    return Numbers(ids, raw(times), locations, *units(times.type, reading))
 
 
 def units(kind: pa.DataType, reading: Reading) -> tuple[int, bool]:
@@ -303,17 +301,7 @@ def _plain(batch: Batch, reading: Reading, cells: Cells) -> bool:
     time, cell = kinds["time"], kinds["cell"]
     if reading.local(time) or not (pa.types.is_integer(time) or pa.types.is_timestamp(time)):
         return False
-    if cells.known is None:
-        return bool(pa.types.is_integer(cell))
-    return not is_number(cell) and not is_number(cells.ids.type)
-
-
-def _raw(array: pa.Array) -> np.ndarray:
-    """A column of integers or timestamps as int64, NONE where it is null; too large a number comes out below zero."""
-    if array.type.bit_width == 64:
-        array = pc.fill_null(array.view(pa.int64()), NONE) if array.null_count else array
-        return np.frombuffer(array.buffers()[1], np.int64)[array.offset : array.offset + len(array)]
-    return np.asarray(pc.fill_null(array.cast(pa.int64()), NONE).to_numpy())
+    return bool(pa.types.is_integer(cell) if pa.types.is_integer(cells.ids.type) else not is_number(cell))
 
 
 def sift(batch: Batch, reading: Reading, sieve: Sieve) -> Iterator[Sifted]:

@@ -8,22 +8,29 @@ import numpy as np
 import pyarrow as pa
 
 from travelcard.compiled import compiled, prefetch, scratch, shift_of, slot_of, word_at
+from travelcard.decode import NONE
 from travelcard.late import compute as pc
 from travelcard.late import polars as pl
 from travelcard.memory import words
 from travelcard.sources import text_bytes
 
-__all__ = ["GOLDEN", "Known", "Names", "integers"]
+__all__ = ["GOLDEN", "Known", "Names", "integers", "raw"]
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _STRIDE = 256  # ids that are looked up together: what a step needs is fetched in the step before
 _HALF = np.uint64(32)  # bits of half a word
 
 
+def raw(array: pa.Array) -> np.ndarray:
+    """A column of integers or timestamps as int64, NONE where it is null; too large a number comes out below zero."""
+    array = array.view(pa.int64()) if array.type.bit_width == 64 else array.cast(pa.int64())
+    return np.asarray((pc.fill_null(array, NONE) if array.null_count else array).to_numpy())
+
+
 def integers(array: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """An id column as (int64, whether each is a whole number of 0 to 2**63 - 1)."""
-    if pa.types.is_int64(array.type):
-        values = array.fill_null(-1).to_numpy()
+    if pa.types.is_integer(array.type):
+        values = raw(array)
         return values, values >= 0
     series = pl.Series(array).cast(pl.Int64, strict=False)
     return series.fill_null(-1).to_numpy(), (series >= 0).fill_null(False).to_numpy()
