@@ -33,7 +33,7 @@ STAGES = (  # stage, module, name of the function
     ("cells", "travelcard.batch", "sieve"),
     ("read", "travelcard.decode", "chunk_of"),
     ("packed pages to buckets", "travelcard.buckets", "put_block"),
-    ("number texts", "travelcard.buckets", "_name_on"),
+    ("number texts", "travelcard.names", "_name_on"),
     ("not plainly clean rows", "travelcard.decode", "Block.taken"),
     ("not plainly clean rows", "travelcard.ingest", "decided"),
     ("not plainly clean rows", "travelcard.buckets", "Arena.put"),
