@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from hypothesis import strategies as st
 
 import travelcard as tc
 from travelcard import ingest
+from travelcard.batch import run_stays
 from travelcard.errors import InputError
+from travelcard.ledger import newest
 from travelcard.schema import REASONS
 
 DAY = date(2022, 3, 14)
@@ -486,3 +489,36 @@ def test_the_number_in_a_shifted_field_is_not_kept():
     table = pl.DataFrame({"subscriber": ["13800001234"], "time": ["13800001234"], "plmn": ["44010"]})
     _, rejects = read(table)
     assert rejects.select("reason", "value").rows() == [("bad_time", None)]
+
+
+@pytest.mark.parametrize("form", ["a dictionary's indices", "texts", "a dictionary in memory", "texts in memory"])
+def test_a_night_of_text_cells_is_that_of_their_numbers(form, tmp_path, places):
+    dice, rows, minute = random.Random(5), 3000, timedelta(minutes=1)
+    numbers = [dice.choice([1, 2, 3, 99, None]) for _ in range(rows)]
+    table = pa.table(
+        {
+            "subscriber": [dice.choice([7, 8, 9, -1, None]) for _ in range(rows)],
+            "time": [NOON + dice.randrange(-1000, 1000) * minute for _ in range(rows)],
+            "cell": pa.array([None if n is None else f"460-00-{n:05}" for n in numbers]),
+            "plmn": [dice.choice(["44010", None]) for _ in range(rows)],
+        }
+    )
+    path = tmp_path / "pings.parquet"
+    pq.write_table(table, path, use_dictionary="indices" in form, row_group_size=1000)
+    coded = table.set_column(2, "cell", table["cell"].dictionary_encode())
+    texts = tc.CellMap.build(inventory([f"460-00-{n:05}" for n in (1, 2, 3)]), places=places)
+    told = tc.CellMap.build(inventory([1, 2, 3]), places=places)
+    nights = {
+        "text": (texts, coded if "dictionary in" in form else table if "memory" in form else path),
+        "number": (told, table.set_column(2, "cell", pa.array(numbers))),
+    }
+    made = {}
+    for kind, (cells, pings) in nights.items():
+        store = tc.Store(tmp_path / kind)
+        run_stays(store, day=DAY, pings=pings, cells=cells)
+        rejects = store.read("rejects", [name for _, name in store.files("rejects")]).drop(["file", "value"])
+        stays = store.read("stays", sorted((name for _, name in store.files("stays")), key=lambda n: n.split("/")[1]))
+        (row,) = newest(store, "stays")
+        made[kind] = [stays.to_pylist(), rejects.to_pylist(), row["silent"], row["hours"]]
+    assert made["text"] == made["number"]
+    assert len(made["text"][1]) > 1000

@@ -235,7 +235,7 @@ class Cells:
         kind = pa.int64() if integer else pa.string()
         ids = ids if valid.all() else ids.filter(pa.array(valid))
         ids = ids if ids.type == kind else ids.cast(kind)
-        locations = np.concatenate([*located, [_UNKNOWN]], dtype=np.int16)
+        locations = np.concatenate([*located, [_UNKNOWN]], dtype=np.int32)
         return cls(ids, 0, np.empty(0, np.int64), Known.of(ids), locations, np.zeros(len(locations), np.bool_)), codes
 
     def find(self, ids: np.ndarray) -> np.ndarray:
@@ -245,11 +245,23 @@ class Cells:
         return out
 
     def find_text(self, ids: pa.Array) -> np.ndarray:
-        """The locations of cells whose ids are texts; an empty one is missing, as a null is."""
-        ids = ids.cast(pa.string())
-        ids = pc.fill_null(ids, "") if ids.null_count else ids  # behind a null may stand any text
-        _, ends = text_bytes(ids)
-        return np.where(ends[1:] == ends[:-1], MISSING, self._found(ids))
+        """The locations of cells whose ids are texts; an empty one is missing, as a null is.
+
+        Of a dictionary each text is looked up once, and has been named only where a row has it.
+        """
+        coded = pa.types.is_dictionary(ids.type)
+        words = (ids.dictionary if coded else ids).cast(pa.string())
+        words = pc.fill_null(words, "") if words.null_count else words  # behind a null may stand any text
+        _, ends = text_bytes(words)
+        rows = self.known.rows(words)  # type: ignore[union-attr]
+        found = np.where(ends[1:] == ends[:-1], MISSING, self.locations[rows])
+        if not coded:
+            self.named[rows] = True
+            return found
+        index, used = _indices(ids.indices, len(words)), np.zeros(len(words) + 1, np.bool_)
+        used[index] = True
+        self.named[rows[used[:-1]]] = True
+        return np.append(found, np.int32(MISSING))[index]
 
     def find_any(self, ids: pa.Array) -> np.ndarray:
         """The locations of cells by ids of any kind; a null is missing."""
@@ -257,17 +269,17 @@ class Cells:
             out = self.find_text(ids)
         else:
             values, whole = integers(ids)
-            out = self.find(values) if self.known is None else self._found(pa.array(values))
+            if self.known is None:
+                out = self.find(values)
+            else:
+                rows = self.known.rows(pa.array(values))
+                self.named[rows] = True
+                out = self.locations[rows]
             if not whole.all():
                 out[~whole] = _UNKNOWN
         if ids.null_count:
             out[pc.is_null(ids).to_numpy(zero_copy_only=False)] = MISSING
         return out
-
-    def _found(self, ids: pa.Array) -> np.ndarray:
-        rows = self.known.rows(ids)  # type: ignore[union-attr]
-        self.named[rows] = True
-        return self.locations[rows].astype(np.int32)
 
 
 def coded(places: set[str]) -> tuple[str, ...]:
