@@ -20,6 +20,7 @@ from travelcard.config import Config
 from travelcard.errors import InputError
 from travelcard.inventory import silent
 from travelcard.locations import locations_of, sieve
+from travelcard.names import Known, _texts, _words
 from travelcard.schema import REASONS
 
 TOY = places.from_polygons(
@@ -332,3 +333,15 @@ def test_a_text_that_is_null_names_no_cell_whatever_its_bytes_say():
     assert here.cells.find_text(pa.array(["", None, "b"])).tolist()[:2] == [-1 - REASONS.index("null_cell")] * 2
     assert here.cells.find_text(cells).tolist() == [-1 - REASONS.index("null_cell")] * 2
     assert silent(here.cells).first.to_pylist() == ["a"]
+
+
+def test_ids_whose_words_agree_in_the_half_that_a_table_holds_are_told_apart():
+    ids = pa.array(np.random.default_rng(1).integers(0, 1 << 62, 1 << 20))
+    half = _words(*_texts(ids)) & 0xFFFFFFFF
+    order = np.argsort(half)
+    same = np.flatnonzero(half[order][1:] == half[order][:-1])
+    assert len(same) > 50  # a fourth of which begin to be looked for at the same place of so small a table
+    for one, other in zip(order[same].tolist(), order[same + 1].tolist(), strict=True):
+        a, b = ids.take(pa.array([one])), ids.take(pa.array([other]))
+        assert Known.of(pa.chunked_array([a])).rows(pa.concat_arrays([b, a])).tolist() == [-1, 0]
+        assert Known.of(pa.chunked_array([a, b])).rows(pa.concat_arrays([b, a])).tolist() == [1, 0]
