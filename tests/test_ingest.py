@@ -522,3 +522,23 @@ def test_a_night_of_text_cells_is_that_of_their_numbers(form, tmp_path, places):
         made[kind] = [stays.to_pylist(), rejects.to_pylist(), row["silent"], row["hours"]]
     assert made["text"] == made["number"]
     assert len(made["text"][1]) > 1000
+
+
+def test_a_bit_that_turned_over_among_text_cells_is_no_traceback(tmp_path, places):
+    dice, rows, told = random.Random(1), 2000, 0
+    names = [f"cell {n:04}" for n in range(33)]  # of six bits for each index, some mean nothing
+    columns = {"subscriber": range(rows), "time": [NOON] * rows, "cell": [dice.choice(names) for _ in range(rows)]}
+    path = tmp_path / "pings.parquet"
+    pq.write_table(pa.table(columns), path, compression="none")
+    here = pl.DataFrame({"cell": names, "lat": 30.5, "lon": 110.5})
+    cells, raw = tc.CellMap.build(here, places=places), path.read_bytes()
+    column, store = pq.read_metadata(path).row_group(0).column(2), tc.Store(tmp_path / "store", asked={"buckets": 1})
+    for _ in range(40):
+        at = column.dictionary_page_offset + dice.randrange(column.total_compressed_size)
+        path.write_bytes(raw[:at] + bytes([raw[at] ^ 1 << dice.randrange(8)]) + raw[at + 1 :])
+        try:
+            run_stays(store, day=DAY, pings=path, cells=cells)
+        except InputError as error:
+            assert str(path) in str(error)  # noqa: PT017  it may be raised or not
+            told += 1
+    assert told > 3

@@ -207,7 +207,10 @@ def _batch(file: str, row: int, table: pa.Table | pa.RecordBatch, chosen: Mappin
     for name, source in chosen.items():
         column = table.column(source)
         array = _whole(column) if isinstance(column, pa.ChunkedArray) else column
-        array = array if name == "cell" and _is_coded_text(array.type) else decoded(array)
+        if name == "cell" and _is_coded_text(array.type):
+            array.validate(full=True)  # Arrow looks at no index: a damaged page may have some that are too large
+        else:
+            array = decoded(array)
         columns[name] = array.cast(pa.string()) if pa.types.is_null(array.type) else array
     return Batch(file, columns, numeric, row)
 
