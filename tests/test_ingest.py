@@ -491,7 +491,9 @@ def test_the_number_in_a_shifted_field_is_not_kept():
     assert rejects.select("reason", "value").rows() == [("bad_time", None)]
 
 
-@pytest.mark.parametrize("form", ["a dictionary's indices", "texts", "a dictionary in memory", "texts in memory"])
+@pytest.mark.parametrize(
+    "form", ["a dictionary's indices", "texts", "a dictionary in memory", "texts in memory", "categories", "an enum"]
+)
 def test_a_night_of_text_cells_is_that_of_their_numbers(form, tmp_path, places):
     dice, rows, minute = random.Random(5), 3000, timedelta(minutes=1)
     numbers = [dice.choice([1, 2, 3, 99, None]) for _ in range(rows)]
@@ -506,10 +508,14 @@ def test_a_night_of_text_cells_is_that_of_their_numbers(form, tmp_path, places):
     path = tmp_path / "pings.parquet"
     pq.write_table(table, path, use_dictionary="indices" in form, row_group_size=1000)
     coded = table.set_column(2, "cell", table["cell"].dictionary_encode())
+    given = {"a dictionary in memory": coded, "texts in memory": table}
+    for name, kind in (("categories", pl.Categorical), ("an enum", pl.Enum(table["cell"].unique().drop_null()))):
+        halves = [pl.DataFrame(half).with_columns(pl.col("cell").cast(kind)) for half in (table[:9], table[9:])]
+        given[name] = pl.concat(halves, rechunk=False)
     texts = tc.CellMap.build(inventory([f"460-00-{n:05}" for n in (1, 2, 3)]), places=places)
     told = tc.CellMap.build(inventory([1, 2, 3]), places=places)
     nights = {
-        "text": (texts, coded if "dictionary in" in form else table if "memory" in form else path),
+        "text": (texts, given.get(form, path)),
         "number": (told, table.set_column(2, "cell", pa.array(numbers))),
     }
     made = {}
