@@ -208,8 +208,9 @@ def packing_of(pieces: Sequence[Piece], places: int) -> Packing | None:
     spans = [piece.span for piece in pieces if piece.span is not None]
     if len(spans) < len(pieces):
         return None
-    # no id is above that, though a column without a sign may hold larger numbers only
-    packing = Packing.of(places, min(max(min(lowest for lowest, _ in spans), 0), (1 << 63) - 1))
+    # no id is above 2^63 - 1, though a column without a sign may hold such numbers: counted from here none of them fits
+    last = (1 << 63) - Packing.of(places).ids
+    packing = Packing.of(places, min(max(min(lowest for lowest, _ in spans), 0), last))
     return packing if max(highest for _, highest in spans) - packing.base < packing.ids else None
 
 
