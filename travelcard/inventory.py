@@ -156,7 +156,7 @@ class _Part(NamedTuple):
         return np.asarray(self.ids.to_numpy()[self.valid].astype(np.int64, copy=False))
 
     def locations(self, index: Mapping[str, int]) -> np.ndarray:
-        """Where the valid ones are, as in `Sieve`."""
+        """Where the valid ones are, as in `Cells`."""
         out = np.empty(len(self.place), np.int16)
         meaning = [NOWHERE if code is None else 2 * index[code] for code in self.codes]
         _located(self.place, self.inner, np.array(meaning, np.int16), out)
