@@ -330,8 +330,8 @@ def test_a_text_that_is_null_names_no_cell_whatever_its_bytes_say():
     assert cells.to_pylist() == [None, None]
     told, _ = locations_of({"cell": cells.slice(0, 1)}, 1, here)
     assert [REASONS[-1 - i] for i in told] == ["null_cell"]
-    assert here.cells.find_text(pa.array(["", None, "b"])).tolist()[:2] == [-1 - REASONS.index("null_cell")] * 2
-    assert here.cells.find_text(cells).tolist() == [-1 - REASONS.index("null_cell")] * 2
+    assert here.cells.find(pa.array(["", None, "b"])).tolist()[:2] == [-1 - REASONS.index("null_cell")] * 2
+    assert here.cells.find(cells).tolist() == [-1 - REASONS.index("null_cell")] * 2
     assert silent(here.cells).first.to_pylist() == ["a"]
 
 

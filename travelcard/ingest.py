@@ -281,7 +281,7 @@ def numbers(batch: Batch, reading: Reading, sieve: Sieve) -> Numbers | None:
     if not len(batch) or sieve.cells is None or not _plain(batch, reading, sieve.cells):
         return None
     ids, times, cells = (batch.columns[name] for name in ("subscriber", "time", "cell"))
-    locations = sieve.cells.find_any(cells)
+    locations = sieve.cells.find(cells)
     ids = raw(ids) if batch.numeric else as_text(ids)
     return Numbers(ids, raw(times), locations, *units(times.type, reading))
 

@@ -101,11 +101,18 @@ def _free(cells: int) -> np.ndarray:
 
 
 @compiled
-def _search(table, h, key):
-    """The location of a key, and 1, from a slot on; from now on its cell has been named."""
+def _slot(table, h, key):
+    """The slot of a key, from one on, or the free one that says it has none."""
     mask = np.uint64(len(table) - 1)
     while table[h] != -1 and np.uint64(table[h]) >> _LOW != key:
         h = (h + np.uint64(1)) & mask
+    return h
+
+
+@compiled
+def _search(table, h, key):
+    """The location of a key, and 1, from a slot on; from now on its cell has been named."""
+    h = _slot(table, h, key)
     table[h] |= _SEEN  # by whichever thread: they all write the same
     return (table[h] & 0xFFFF) + 1
 
@@ -238,48 +245,38 @@ class Cells:
         locations = np.concatenate([*located, [_UNKNOWN]], dtype=np.int32)
         return cls(ids, 0, np.empty(0, np.int64), Known.of(ids), locations, np.zeros(len(locations), np.bool_)), codes
 
-    def find(self, ids: np.ndarray) -> np.ndarray:
-        """The locations of cells by their ids in the table."""
-        out = np.empty(len(ids), np.int32)
-        _find(ids, self.base, self.table, out)
-        return out
-
-    def find_text(self, ids: pa.Array) -> np.ndarray:
-        """The locations of cells whose ids are texts; an empty one is missing, as a null is.
-
-        Of a dictionary each text is looked up once, and has been named only where a row has it.
-        """
-        coded = pa.types.is_dictionary(ids.type)
-        words = (ids.dictionary if coded else ids).cast(pa.string())
-        words = pc.fill_null(words, "") if words.null_count else words  # behind a null may stand any text
-        _, ends = text_bytes(words)
-        rows = self.known.rows(words)  # type: ignore[union-attr]
-        found = np.where(ends[1:] == ends[:-1], MISSING, self.locations[rows])
-        if not coded:
-            self.named[rows] = True
-            return found
-        index, used = _indices(ids.indices, len(words)), np.zeros(len(words) + 1, np.bool_)
-        used[index] = True
-        self.named[rows[used[:-1]]] = True
-        return np.append(found, np.int32(MISSING))[index]
-
-    def find_any(self, ids: pa.Array) -> np.ndarray:
-        """The locations of cells by ids of any kind; a null is missing."""
-        if self.known is not None and not pa.types.is_integer(self.ids.type):
-            out = self.find_text(ids)
+    def find(self, ids: pa.Array) -> np.ndarray:
+        """The locations of cells by ids of any kind; a null is missing, and so is an empty text."""
+        if not pa.types.is_integer(self.ids.type):
+            return self._find_texts(ids)
+        values, whole = integers(ids)
+        if self.known is None:
+            out = np.empty(len(ids), np.int32)
+            _find(values, self.base, self.table, out)
         else:
-            values, whole = integers(ids)
-            if self.known is None:
-                out = self.find(values)
-            else:
-                rows = self.known.rows(pa.array(values))
-                self.named[rows] = True
-                out = self.locations[rows]
-            if not whole.all():
-                out[~whole] = _UNKNOWN
+            out = self._named(self.known.rows(pa.array(values)))
+        if not whole.all():
+            out[~whole] = _UNKNOWN
         if ids.null_count:
             out[pc.is_null(ids).to_numpy(zero_copy_only=False)] = MISSING
         return out
+
+    def _find_texts(self, ids: pa.Array) -> np.ndarray:
+        """Of a dictionary each text is looked up once, and has been named only where a row has it."""
+        if pa.types.is_dictionary(ids.type):
+            index, used = _indices(ids.indices, len(ids.dictionary)), np.zeros(len(ids.dictionary) + 1, np.bool_)
+            used[index] = True
+            words = pc.if_else(pa.array(used[:-1]), ids.dictionary, None)
+            return np.append(self._find_texts(words), np.int32(MISSING))[index]
+        ids = ids.cast(pa.string())
+        ids = pc.fill_null(ids, "") if ids.null_count else ids  # behind a null may stand any text
+        _, ends = text_bytes(ids)
+        return np.where(ends[1:] == ends[:-1], MISSING, self._named(self.known.rows(ids)))  # type: ignore[union-attr]
+
+    def _named(self, rows: np.ndarray) -> np.ndarray:
+        """The locations of rows of the ids, which a ping has named."""
+        self.named[rows] = True
+        return self.locations[rows]
 
 
 def coded(places: set[str]) -> tuple[str, ...]:
@@ -317,16 +314,15 @@ def silent(cells: Cells | None) -> Silent | None:
 @compiled
 def _first_silent(cells: np.ndarray, base: int, table: np.ndarray, out: np.ndarray, n: int) -> int:
     """Write which of these cells, ascending, no ping has named, behind the first n, while there is room."""
-    mask, shift = np.uint64(len(table) - 1), shift_of(table)
+    shift = shift_of(table)
     for row in range(len(cells)):
         if n == len(out):
             break
         cell = cells[row]
-        if cell < base or (n > 0 and out[n - 1] == cell):  # below zero, or a second row of the same id
+        if cell < base or (n > 0 and out[n - 1] == cell):  # of no ping, or of another day; a second row of the same id
             continue
-        h, key = slot_of(np.uint64(cell - base), shift), np.uint64(cell - base)
-        while table[h] != -1 and np.uint64(table[h]) >> _LOW != key:
-            h = (h + np.uint64(1)) & mask
+        key = np.uint64(cell - base)
+        h = _slot(table, slot_of(key, shift), key)
         if table[h] != -1 and table[h] & _SEEN == 0:
             out[n] = cell
             n += 1

@@ -67,7 +67,7 @@ def _by_cell(cells: pa.Array, sieve: Sieve) -> np.ndarray:
     """Locations of pings by cell; a null is `null_cell`."""
     if sieve.cells is None:
         raise InputError("these pings name cells, but there is no cell inventory: pass cells=, or [cells] path")
-    return sieve.cells.find_any(cells)
+    return sieve.cells.find(cells)
 
 
 def floats(array: pa.Array, null: float = np.nan) -> np.ndarray:

@@ -60,6 +60,12 @@ def _mixed(data, ends, words):
         words[i] = np.int64(mixed)
 
 
+def _words(data: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    out = np.empty(len(ends) - 1, np.int64)
+    _mixed(data, ends, out)
+    return out
+
+
 @compiled
 def _name_on(data, offsets, begin, n, table, starts, arena, out, words):
     """Number texts from row `begin` on until the rows or the room for new names end: (row reached, names known).
@@ -142,14 +148,12 @@ class Names:
         """(the number of each text, the word from which its bucket is taken); null and empty texts get -1."""
         if texts.null_count:
             texts = pc.fill_null(texts, "")
-        raw, ends = text_bytes(texts)
-        out, words = np.empty(len(texts), np.int64), np.empty(len(texts), np.int64)
-        _mixed(raw, ends, words)
-        done = 0
+        data, ends = text_bytes(texts)
+        out, mixed, done = np.empty(len(texts), np.int64), _words(data, ends), 0
         while True:
-            done, self._n = _name_on(raw, ends, done, self._n, self._table, self._starts, self._arena, out, words)
+            done, self._n = _name_on(data, ends, done, self._n, self._table, self._starts, self._arena, out, mixed)
             if done == len(texts):
-                return out, words
+                return out, mixed
             self._grow(int(ends[done + 1] - ends[done]))
 
     def texts(self) -> pa.Array:
@@ -247,12 +251,6 @@ class Known(NamedTuple):
         out = np.empty(len(ids), np.int64)
         _look_up(data, ends, _words(data, ends), self.table, self.records, out)
         return out
-
-
-def _words(data: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    out = np.empty(len(ends) - 1, np.int64)
-    _mixed(data, ends, out)
-    return out
 
 
 def _texts(ids: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -257,8 +257,7 @@ def _span(column: pq.ColumnChunkMetaData) -> tuple[int, int] | None:
 
 def _is_coded_text(kind: pa.DataType) -> bool:
     """Whether texts are indices of a dictionary; not one of string views, which Arrow makes no texts of."""
-    words = kind.value_type if pa.types.is_dictionary(kind) else pa.string_view()
-    return is_text(words) and not pa.types.is_string_view(words)
+    return bool(pa.types.is_dictionary(kind) and kind.value_type in (pa.string(), pa.large_string()))
 
 
 def _parquet_pieces(path: str, reading: Reading) -> list[Piece]:
